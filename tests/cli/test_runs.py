@@ -58,4 +58,4 @@ def test_a_damaged_file_of_runs_is_one_error(tmp_path: Path, monkeypatch: pytest
     cache.mkdir()
     (cache / "runs.sqlite").write_text("no database, and longer than a header of SQLite" * 100)
     result = ask(tmp_path, cache, monkeypatch)
-    assert_one_line_error(result, "runs.sqlite cannot be used", "delete the file")
+    assert_one_line_error(result, "runs.sqlite cannot be used", "the file is damaged; move it away")

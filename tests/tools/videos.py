@@ -58,6 +58,7 @@ def write_video(
     pixel_shape: Fraction | None = None,
     options: dict[str, str] | None = None,
     front: bool = False,
+    first: int = 0,
 ) -> Path:
     """Write a clip with frame i at `times[i]` seconds.
 
@@ -73,6 +74,7 @@ def write_video(
         pixel_shape: Aspect ratio of a pixel.
         options: Options of the codec.
         front: Whether the tables come before the pictures.
+        first: The number that frame 0 shows.
     """
     tick = TICK if codec == "libx264" and path.suffix in (".mp4", ".mkv") else Fraction(1, 30)
     with av.open(str(path), "w", options={"movflags": "faststart"} if front else {}) as container:
@@ -88,7 +90,7 @@ def write_video(
         if mirror:
             stream.set_display_matrix([-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30])
         for i, t in enumerate(times):
-            stored = np.rot90(picture(i, width, height), rotation // 90)[:, :: -1 if mirror else 1]
+            stored = np.rot90(picture(first + i, width, height), rotation // 90)[:, :: -1 if mirror else 1]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored), format="rgb24")
             frame.pts, frame.time_base = round(t / tick), tick
             container.mux(stream.encode(frame))

@@ -59,6 +59,8 @@ def _report_errors(ctx: Any) -> Iterator[None]:
     except Act2SeeError as e:
         complain(str(e))
         raise typer.Exit(2) from e
+    except typer.Exit:
+        raise  # a command in a group has printed its error
     except KeyboardInterrupt:
         raise interrupted() from None
     except OSError as e:
@@ -69,6 +71,10 @@ def _report_errors(ctx: Any) -> Iterator[None]:
         raise typer.Exit(2) from e
     except Exception as e:
         message = _usage_error(e)
+        # Libraries have errors of their own for full and read-only disks.
+        if message is None and (error := to_user_error(e)):
+            complain(str(error))
+            raise typer.Exit(2) from e
         if message is None:
             raise
         path = getattr(getattr(e, "ctx", None) or ctx, "command_path", "act2see")

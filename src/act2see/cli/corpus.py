@@ -213,6 +213,7 @@ def filter_(
     from itertools import islice
 
     from act2see.micro.source import THRESHOLD as WORLD_THRESHOLD
+    from act2see.training.corpus.files import only_writer
     from act2see.training.corpus.filtering import THRESHOLD, filter_chains
     from act2see.training.corpus.records import read_chains, write_chains
     from act2see.training.corpus.report import make_report, write_report
@@ -228,16 +229,17 @@ def filter_(
     judged = read_verdicts(verdicts) if verdicts else None
     if not stored:
         model = SentenceEncoder(encoder or ("minilm" if is_world else BGE_M3))
-    chains = filter_chains(
-        read_chains(filtered if stored else built),
-        model,
-        threshold=threshold,
-        without_chains=without_chains,
-        verdicts=judged,
-    )
-    write_chains(chains, filtered)
-    report = make_report(read_chains(filtered), threshold=threshold, encoder=model)
-    folder = write_report(report, run / "report")
+    with only_writer(run / ".filter.lock", run):
+        chains = filter_chains(
+            read_chains(filtered if stored else built),
+            model,
+            threshold=threshold,
+            without_chains=without_chains,
+            verdicts=judged,
+        )
+        write_chains(chains, filtered)
+        report = make_report(read_chains(filtered), threshold=threshold, encoder=model)
+        folder = write_report(report, run / "report")
     for step in report.steps:
         why = "; ".join(f"{n} {reason}" for reason, n in step.why.items())
         say(f"{step.name}: {step.came} in, {step.fell} dropped" + (f" ({why})" if why else ""))

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from act2see.graphs.ask import Graph
 
 T = TypeVar("T")
+RUN_VERSION = 1
+"""Version of what is saved with a run. act2see 0.1.0 wrote version 1 without naming it."""
 _KEY = "act2see_run"  # in the metadata of a checkpoint
 
 
@@ -70,10 +72,17 @@ async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
                 async with saver.lock:
                     await saver.conn.close()
     except sqlite3.Error as e:
-        raise StoreError(
-            f"the saved runs in {path} cannot be used ({e}): "
-            "delete the file, or set ACT2SEE_CACHE to another folder"
-        ) from e
+        raise StoreError(f"the saved runs in {path} cannot be used ({e}): {_advice(e)}") from e
+
+
+def _advice(error: sqlite3.Error) -> str:
+    """Return what to do about an error. Only a damaged file is given up, and even that is kept."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is a detail of the code
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return "the file is damaged; move it away, or set ACT2SEE_CACHE to another folder"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "another process is writing to it; try again"
+    return "free some space and fix its permissions, or set ACT2SEE_CACHE to another folder; keep the file"
 
 
 def _check_writable(path: Path) -> None:
@@ -101,12 +110,17 @@ def graph_of(settings: Settings, saver: AsyncSqliteSaver) -> Graph:
     from act2see.graphs.ask import create_act2see
 
     graph = create_act2see(settings.config, checkpointer=saver)
-    kept = json.dumps({"config": settings.config.model_dump(), "context": asdict(settings.context)})
+    config, context = settings.config.model_dump(), asdict(settings.context)
+    kept = json.dumps({"version": RUN_VERSION, "config": config, "context": context})
     return graph.with_config({"metadata": {_KEY: kept}})
 
 
 async def settings_of(run: str, saver: AsyncSqliteSaver) -> Settings:
-    """Return the settings of a saved run. Raises `StoreError` if the run does not exist."""
+    """Return the settings of a saved run.
+
+    Raises:
+        StoreError: The run does not exist, or a newer act2see saved it.
+    """
     checkpoint = await saver.aget_tuple({"configurable": {"thread_id": run}})
     metadata: Any = checkpoint.metadata if checkpoint else {}
     if _KEY not in metadata:
@@ -114,6 +128,12 @@ async def settings_of(run: str, saver: AsyncSqliteSaver) -> Settings:
             f"there is no saved run {run!r} in {runs_file()}: check the id, or ask the question again"
         )
     saved_settings = json.loads(metadata[_KEY])
+    version = saved_settings.get("version", 1)
+    if version > RUN_VERSION:
+        raise StoreError(
+            f"the run {run!r} has version {version} and this act2see resumes versions up to {RUN_VERSION}: "
+            "resume it with the act2see that saved it"
+        )
     fields = saved_settings["context"]
     if fields["tools"] is not None:
         fields["tools"] = tuple(fields["tools"])

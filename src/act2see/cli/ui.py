@@ -52,11 +52,10 @@ def ui(
         import gradio  # noqa: F401
     except ImportError as e:
         raise ConfigError("`act2see ui` needs the ui extra: pip install 'act2see[ui]'") from e
-    from tempfile import TemporaryDirectory
-
     from act2see.cli.runs import run_until_done
     from act2see.serve.hosts import allowed_hosts
     from act2see.serve.ui.catalog import VideoCatalog
+    from act2see.serve.ui.receiving import receiving_folder
     from act2see.serve.ui.runs import Runs
     from act2see.serve.ui.server import Site, listen, serve
     from act2see.tools.video.folders import Folders
@@ -73,8 +72,8 @@ def ui(
     os.environ.setdefault("MPLBACKEND", "agg")
     site = Site(configs, catalog, Runs(kept), max_upload, hosts)
     # By default all Gradio pages receive uploads in one folder. Our own is on the disk that stores them.
-    with listen(host, port) as listening, TemporaryDirectory(prefix=".receiving-", dir=kept) as receiving:
-        os.environ.setdefault("GRADIO_TEMP_DIR", receiving)
+    with listen(host, port) as listening, receiving_folder(kept) as receiving:
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(receiving))
         # Exit normally when a service manager stops the page, so that the folder is removed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         note("starting ...")

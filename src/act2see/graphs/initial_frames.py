@@ -80,23 +80,25 @@ def choose_frames(library: VideoLibrary, view: ViewConfig, video: VideoPath) -> 
         )
         chosen = clip.views.get(name)
         if chosen is None:
-            chosen = _find_changes(library, video, frames, view.max_frames)
-            library.keep_view(video, name, chosen)
+            chosen = _find_changes(library, video, clip.info, frames, view.max_frames)
+            library.keep_view(video, name, chosen, clip.info.digest)
         return chosen
     last, steps = len(frames) - 1, max(1, view.max_frames - 1)
     return [frames[round(i * last / steps)] for i in range(view.max_frames)]
 
 
-def _find_changes(library: VideoLibrary, video: VideoPath, frames: list[int], most: int) -> list[int]:
+def _find_changes(
+    library: VideoLibrary, video: VideoPath, info: Video, frames: list[int], most: int
+) -> list[int]:
     """Return at most `most` of the frames: the first, those that differ from the last one kept, the last.
 
     If more differ, those with the largest differences are returned; of equals, the earlier.
     """
-    size = library.probe(video).info.fit(library.max_side)
+    size = info.fit(library.max_side)
     kept: Pixels | None = None
     changes: dict[int, float] = {}
     taken: dict[int, str] = {}
-    for number, _, pixels in library.decode(video, frames, size):
+    for number, _, pixels in library.decode(video, frames, size, info.digest):
         small = _reduce(pixels)
         change = np.inf if kept is None else _difference(kept, small)
         if number == frames[-1]:
@@ -106,7 +108,7 @@ def _find_changes(library: VideoLibrary, video: VideoPath, frames: list[int], mo
             changes[number] = float(change)
             taken[number] = library.store.put(pixels)
     chosen = sorted(changes, key=lambda number: (-changes[number], number))[:most]
-    library.keep(video, {number: taken[number] for number in chosen})
+    library.keep(video, {number: taken[number] for number in chosen}, info.digest)
     return sorted(chosen)
 
 

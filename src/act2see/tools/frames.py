@@ -12,7 +12,20 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _nan_for_none(value: Any) -> Any:
+    """Return NaN for None, as which JSON keeps it."""
+    return math.nan if value is None else value
+
+
+def _nan_for_infinity(value: float) -> float:
+    return value if math.isfinite(value) else math.nan
+
+
+Number = Annotated[float, BeforeValidator(_nan_for_none), AfterValidator(_nan_for_infinity)]
+"""A number of a record, or NaN. JSON has no NaN: it is saved as null, which is read as NaN."""
 
 
 class Record(BaseModel):
@@ -28,7 +41,7 @@ class Video(Record):
     """Path of the file; `clip.mp4#t=2,8` for a part of it."""
     digest: str
     """Hash of the content (`tools.video.reader.video_digest`)."""
-    seconds: float
+    seconds: Number
     """Duration of the video."""
     width: int
     """Width of the upright picture, in pixels."""
@@ -36,7 +49,7 @@ class Video(Record):
     """Height of the upright picture, in pixels."""
     frames: int
     """Number of frames."""
-    fps: float
+    fps: Number
     """Average frame rate, for display only: frames are placed by their timestamps."""
 
     @property
@@ -62,7 +75,7 @@ class Retrieved(Record):
 
     kind: Literal["retrieved"] = "retrieved"
     query: str
-    score: float
+    score: Number
     """Similarity to the query, by which the frame was ranked."""
     index_id: str = ""
     """Name of the searched index."""
@@ -76,14 +89,14 @@ class Generated(Record):
     anchor: FrameRef
     """The real frame that it was made from."""
     seed: int
-    strength: float
+    strength: Number
     """Share of the anchor that was replaced by noise, from 0 to 1."""
     model: str
     faithfulness: float | None = None
     """Similarity of the result to the prompt."""
     anchor_score: float | None = None
     """Similarity of the anchor to the prompt. If the result has a lower one, it does not show the prompt."""
-    scores: tuple[float, ...] = ()
+    scores: tuple[Number, ...] = ()
     """Similarities for consecutive seeds, if several were tried. The best result was kept."""
 
     @property
@@ -115,7 +128,7 @@ class Cropped(Record):
     query: str
     source: FrameRef
     """The whole frame, real or imagined, but never a part."""
-    box: tuple[float, float, float, float]
+    box: tuple[Number, Number, Number, Number]
     """Left, top, right, bottom, in shares of the source's width and height."""
 
 
@@ -148,7 +161,7 @@ class FrameRef(Record):
     """Width in pixels."""
     height: int
     """Height in pixels."""
-    seconds: float
+    seconds: Number
     """Time in the video. An imagined frame has the time of the frame that it was made from."""
     provenance: Provenance = Initial()
     """Origin of the frame."""
@@ -270,19 +283,14 @@ class FrameRef(Record):
                 return f'{frame}, for "{made.query}"'
 
 
-def _nan_for_none(value: Any) -> Any:
-    """Return NaN for None, as which JSON keeps it."""
-    return math.nan if value is None else value
-
-
 class Curve(Record):
     """Similarity of a video to a query over time."""
 
-    start: float
+    start: Number
     """Time of the first value, in seconds."""
-    step: float
+    step: Number
     """Seconds from one value to the next."""
-    values: tuple[Annotated[float, BeforeValidator(_nan_for_none)], ...]
+    values: tuple[Number, ...]
     """At most 128 values, each the highest similarity in its part of the video."""
 
 

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from act2see.errors import ConfigError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
-from act2see.tools.frames import Taken
+from act2see.tools.frames import Taken, Video
 from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.forks import Lock, leak, natively, renew_after_fork
 from act2see.tools.video.reader import frames_at
@@ -147,22 +147,25 @@ class Ocr:
             )
             frames = clip.spread(o.look)
         engine = self.version.rpartition(" ")[2]
-        key = f"{clip.info.digest}-{o.fps:g}fps-{o.look}-{o.max_side}-{o.confidence:g}-{engine}"
+        settings = f"{o.fps:g}fps-{o.look}-{o.max_side}-{o.confidence:g}-{engine}"
+        key = f"{clip.info.digest}-{settings}-{library.decoding}"
         with self._lock:
             if key not in self._read:
                 file = library.cache / "ocr" / f"{key}.json"
                 cached = _read_cache(file)
-                self._read[key] = self._read_video(video, frames, file) if cached is None else cached
+                if cached is None:
+                    cached = self._read_video(video, frames, file, clip.info)
+                self._read[key] = cached
             return self._read[key]
 
-    def _read_video(self, video: str, frames: Sequence[int], file: Path) -> list[TextLine]:
+    def _read_video(self, video: str, frames: Sequence[int], file: Path, info: Video) -> list[TextLine]:
         """Read the text of frames of a video, and write it to the cache."""
         library = self.resources.finder.library
-        size = library.probe(video).info.fit(self.options.max_side)
+        size = info.fit(self.options.max_side)
         spellings: dict[str, str] = {}  # normalised line to its first spelling
         runs: dict[str, list[list[float]]] = {}
         before: set[str] = set()  # the lines of the frame before
-        for _, seconds, pixels in library.decode(video, frames, size):
+        for _, seconds, pixels in library.decode(video, frames, size, info.digest):
             now = {_normalise(text): text for text in self.read(pixels)}
             for line, text in now.items():
                 spellings.setdefault(line, text)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from act2see.errors import StoreError, TraceError, VideoError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.files import whole_folder
-from act2see.tools.video.reader import video_digest
+from act2see.tools.video.reader import had_digest, video_digest
 from act2see.tools.video.store import FrameStore, frame_png
 from act2see.tools.video.window import Window
 from act2see.trace.page import trace_html
@@ -86,8 +86,9 @@ def find_video(trace: Trace, path: Path) -> Trace:
     """Return the trace with the current path of its video, which may have been moved with the trace.
 
     The old path is tried first, then the old name in the folder of the trace and in the parent of that
-    folder. Only a video of the same content is accepted. If none is found, the trace is returned unchanged,
-    and opening its video reports the problem.
+    folder. Only a video of the same content is accepted. act2see 0.1.0 gave large files another digest, which
+    is replaced by the present one. If none is found, the trace is returned unchanged, and opening its video
+    reports the problem.
 
     Args:
         trace: The trace.
@@ -101,12 +102,14 @@ def find_video(trace: Trace, path: Path) -> Trace:
     for place in (folder, folder.parent):
         candidates += [str(place / old), str(place / name)]
     for candidate in dict.fromkeys(candidates):
+        file = candidate + part
         try:
-            digest = video_digest(candidate + part)
+            digest = video_digest(file)
+            found = digest == trace.video.digest or had_digest(file, trace.video.digest)
         except VideoError:
             continue
-        if digest == trace.video.digest:
-            video = trace.video.model_copy(update={"path": candidate + part})
+        if found:
+            video = trace.video.model_copy(update={"path": file, "digest": digest})
             return trace.model_copy(update={"video": video})
     return trace
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from act2see.errors import TraceError
-from act2see.tools.frames import Curve, FrameRef, Record, Video as Video
+from act2see.tools.frames import Curve, FrameRef, Number, Record, Video as Video
 from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.text import first_problem
 from act2see.trace.options import LETTERS, choose
@@ -91,7 +91,7 @@ class Frames(Record):
     frames: tuple[FrameRef, ...] = ()
     note: str = ""
     curve: Curve | None = None
-    seconds: float = 0.0
+    seconds: Number = 0.0
     """The time that the tool took."""
     review: Review | None = None
     """The decision about the call, if a person was asked."""
@@ -121,7 +121,7 @@ class Loop(Record):
     """Tokens of the prefix that were in the cache, so that the model did not read them again."""
     decoded: int
     """Tokens that the model wrote."""
-    seconds: float
+    seconds: Number
     stop: str
     """The reason why the visit ended, or the stop string."""
     thinking: int = 0
@@ -132,7 +132,7 @@ class Usage(Record):
     """The cost of a run."""
 
     loops: tuple[Loop, ...] = ()
-    node_seconds: dict[str, float] = Field(default_factory=dict)
+    node_seconds: dict[str, Number] = Field(default_factory=dict)
     """Seconds by node of the graph."""
 
     @property
@@ -162,7 +162,7 @@ class Versions(Record):
     config: str = ""
     """A hash of the configuration."""
     seed: int = 0
-    sampling: dict[str, float] = Field(default_factory=dict)
+    sampling: dict[str, Number] = Field(default_factory=dict)
     """How tokens were drawn, by the names of the configuration; empty if that was left to a chat model."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_parts_of_different_indexes_are_noticed(tmp_path: Path) -> None:
     build(tmp_path)
     build(tmp_path, frames=30, id="b")
     (tmp_path / "b" / "rows.faiss").replace(tmp_path / "a" / "rows.faiss")
-    with pytest.raises(StoreError, match="its files do not belong together"):
+    with pytest.raises(StoreError, match=r"rows\.faiss is not as it was written"):
         read_index(tmp_path / "a", "a")
     with pytest.raises(StoreError, match="is damaged"):  # its rows are missing
         read_index(tmp_path / "b", "b")
@@ -152,3 +153,33 @@ def test_a_curve_with_nan_can_be_read_again() -> None:
     again = Curve.model_validate_json(curve.model_dump_json())
     assert again.values[0] == 0.5
     assert np.isnan(again.values[1])
+
+
+@pytest.mark.parametrize("name", ["rows.faiss", "frames.npz"])
+@pytest.mark.parametrize("part", [0.0, 0.02, 0.5, 0.999])
+def test_bytes_that_changed_are_noticed_before_faiss_reads_them(
+    tmp_path: Path, name: str, part: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAISS ends the process on some damaged headers, and searches a zeroed half as if nothing was."""
+    import faiss
+
+    build(tmp_path)
+    monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("FAISS was given a damaged file"))
+    file = tmp_path / "a" / name
+    data = file.read_bytes()
+    start = int(part * len(data))
+    stop = max(start + 1, start + len(data) // 2) if part == 0.5 else start + 1
+    zeroed = bytes(stop - start) if any(data[start:stop]) else b"\xff" * (stop - start)
+    file.write_bytes(data[:start] + zeroed + data[stop:])
+    assert file.stat().st_size >= len(data)
+    with pytest.raises(StoreError, match=f"{name} is not as it was written"):
+        read_index(tmp_path / "a", "a")
+
+
+def test_an_index_of_version_1_is_damaged(tmp_path: Path) -> None:
+    build(tmp_path)
+    meta = json.loads((tmp_path / "a" / "meta.json").read_text())
+    del meta["index_version"], meta["checksums"]
+    (tmp_path / "a" / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(StoreError, match="its version is 1, not 2"):
+        read_index(tmp_path / "a", "a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -124,6 +125,33 @@ def test_video_replaced_while_indexed(film: str, tmp_path: Path) -> None:
     finder = finder_in(tmp_path / "cache", Means())
     check_equal(finder.index(str(mine)), finder_in(tmp_path / "other", Means()).index(str(other)))
     check_equal(finder.index(film), finder_in(tmp_path / "first", Means()).index(film))
+
+
+class Overwrites(Replaces):
+    """Replaces the video as `cp -p` does: another content in the same file, of the same size and time."""
+
+    def frames(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
+        if self.encoded == 3 * BATCH:
+            before = self.film.stat()
+            self.film.write_bytes(self.other)
+            os.utime(self.film, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return Means.frames(self, pixels)
+
+
+def test_a_video_overwritten_unnoticeably_while_indexed(film: str, tmp_path: Path) -> None:
+    """No frame of the other content is kept under the digest of the first, not even in a segment."""
+    mine = tmp_path / "mine.mp4"
+    first = Path(film).read_bytes()
+    mine.write_bytes(first)
+    other = write_clip(make_item("blink", 1, seconds=60).clip, tmp_path / "other.mp4", 96).read_bytes()
+    other = other[: len(first)].ljust(len(first), b"\0")
+    encoder = Overwrites(mine, other)
+    encoder.stop_at, encoder.error = 5 * BATCH, RuntimeError("interrupted")
+    with pytest.raises(VideoError, match=r"mine\.mp4 changed while it was indexed: ask again"):
+        finder_in(tmp_path / "cache", encoder).index(str(mine))
+    mine.write_bytes(first)
+    again = finder_in(tmp_path / "cache", Means()).index(str(mine))
+    check_equal(again, finder_in(tmp_path / "fresh", Means()).index(film))
 
 
 def interrupted(cache: Path, film: str, *, at: int = 48, save_every: float = 0.0) -> Path:

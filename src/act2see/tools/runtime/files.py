@@ -1,7 +1,8 @@
 """Atomic writes of files and folders, and reads of regular files only.
 
 A file or folder is written under a temporary name in the same folder and then renamed, so that other
-processes never see it incomplete. Only regular files are read, because opening a pipe or a device can block
+processes never see it incomplete. It is on disk before it has its name: otherwise a power cut could leave an
+empty file of the right name. Only regular files are read, because opening a pipe or a device can block
 forever.
 """
 
@@ -43,8 +44,12 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a new file name with the suffix of `path`. When the block succeeds, that file replaces `path`.
+
+    Args:
+        path: The file.
+        durable: Wait until the file is on disk. False is for many files that can be made again.
 
     Raises:
         OSError: The file or its folder cannot be written.
@@ -53,7 +58,11 @@ def replacing_file(path: Path) -> Iterator[Path]:
     try:
         new.parent.mkdir(parents=True, exist_ok=True)
         yield new
+        if durable:
+            _sync(new)
         new.replace(path)
+        if durable:
+            _sync_names(new.parent)
     finally:
         with suppress(OSError):
             new.unlink(missing_ok=True)
@@ -61,21 +70,68 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder. When the block succeeds, it replaces `path`.
+    """Yield a new folder. When the block succeeds, it replaces `path`; else `path` stays as it was.
 
     Raises:
         OSError: A folder cannot be written or renamed.
     """
-    new, old = _beside(path), _beside(path)
+    new = _beside(path)
     try:
         new.mkdir(parents=True)
         yield new
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
+        sync_folder(new)
+        _take_place(new, path)
+        _sync_names(new.parent)
     finally:
-        for folder in (new, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder and all files in it are on disk. Raises `OSError` if they cannot be written."""
+    for here, _, files in os.walk(folder):
+        for file in files:
+            _sync(Path(here, file))
+        _sync_names(Path(here))
+
+
+def _take_place(new: Path, path: Path) -> None:
+    """Give the folder `new` the name `path`. A folder of this name is deleted afterwards, never before."""
+    old = _beside(path)
+    moved = False
+    with suppress(FileNotFoundError):
+        path.rename(old)
+        moved = True
+    try:
+        new.rename(path)
+    except OSError as e:
+        if moved:
+            try:
+                old.rename(path)
+            except OSError:
+                why = f"{e.strerror or e}; the older folder is now {old}"
+                raise OSError(e.errno, why, os.fspath(path)) from e
+        raise
+    if moved:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(file: Path) -> None:
+    """Wait until the content of a file is on disk. Raises `OSError` if it cannot be written there."""
+    number = os.open(file, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _sync_names(folder: Path) -> None:
+    """Wait until the names in a folder are on disk, where the system can: Windows opens no folder."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
 from act2see.tools.search.unfinished import Batch, UnfinishedIndex
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import Pixels
+from act2see.tools.video.watch import Watch
 from act2see.tools.video.window import Window
 
 log = logging.getLogger(__name__)
@@ -78,38 +79,50 @@ class IndexBuild:
     def _build(self) -> Steps:
         unfinished = UnfinishedIndex(self.folder.with_name(f"{self.id}.parts"), self.id, self.save_every)
         writer = IndexWriter()
-        self._check_video(unfinished)
+        watch = self._watch(unfinished)
         try:
-            yield from self._encode(writer, unfinished)
+            yield from self._encode(writer, unfinished, watch)
         except VideoError as e:
+            self._check(watch, unfinished)
             if not unfinished.taken_up:
                 raise
             # A damaged frame is replaced by an earlier one, which may be in a segment.
             log.warning("%s; indexing all of it again", e)
             unfinished.delete()
             writer = IndexWriter()
-            yield from self._encode(writer, unfinished)
-        video = self._check_video(unfinished)
-        facts = {"video": video, "encoder": self.encoder.id, "fps": self.fps}
+            yield from self._encode(writer, unfinished, watch)
+        self._check(watch, unfinished)
+        facts = {"video": watch.digest, "encoder": self.encoder.id, "fps": self.fps}
         index = writer.write(self.folder, self.id, facts)
         unfinished.delete()
         return index
 
-    def _check_video(self, unfinished: UnfinishedIndex) -> str:
-        """Return the video's digest.
+    def _watch(self, unfinished: UnfinishedIndex) -> Watch:
+        """Return a watch on the video.
 
         Raises:
             VideoError: The file was replaced since the index was requested. Its frames must not be kept under
                 the name of the other content.
         """
-        video = self.library.probe(self.window).info.digest
-        if not self.id.startswith(f"{video}-"):
+        watch = self.library.watch(self.window)
+        if not self.id.startswith(f"{watch.digest}-"):
             unfinished.delete()
-            raise VideoError(f"{self.window} changed while it was indexed: ask again")
-        return video
+            raise self._changed()
+        return watch
+
+    def _check(self, watch: Watch, unfinished: UnfinishedIndex) -> None:
+        """Raise `VideoError` if the file was replaced since the watch began."""
+        try:
+            watch.check()
+        except VideoError as e:
+            unfinished.delete()
+            raise self._changed() from e
+
+    def _changed(self) -> VideoError:
+        return VideoError(f"{self.window} changed while it was indexed: ask again")
 
     def _encode(
-        self, writer: IndexWriter, unfinished: UnfinishedIndex
+        self, writer: IndexWriter, unfinished: UnfinishedIndex, watch: Watch
     ) -> Generator[tuple[int, int], None, None]:
         """Add all frames to the writer: those that an earlier build encoded, then the others."""
         frames = self.library.probe(self.window).every(self.fps)
@@ -126,12 +139,15 @@ class IndexBuild:
                 self.count(len(pixels))
                 if self.keep_frames:
                     for number, picture in zip(numbers, pixels, strict=True):
-                        taken[number] = self.library.store.put(picture)
+                        # Many, and each can be decoded again: waiting for the disk would take longer.
+                        taken[number] = self.library.store.put(picture, durable=False)
+                # Before anything is saved: a segment would be taken up by the next build.
+                self._check(watch, unfinished)
                 writer.add(*batch)
                 done += len(pixels)
                 if done < len(frames):
                     if self._save(batch, unfinished) and taken:
-                        self.library.keep(self.window, taken)
+                        self.library.keep(self.window, taken, watch.digest)
                     yield done, len(frames)
         except (GeneratorExit, Exception):
             # The index is no longer wanted, or its construction has failed.
@@ -140,7 +156,8 @@ class IndexBuild:
             raise
         yield len(frames), len(frames)
         if taken:
-            self.library.keep(self.window, taken)
+            self._check(watch, unfinished)
+            self.library.keep(self.window, taken, watch.digest)
 
     def _decode(
         self, frames: Sequence[int], done: int
@@ -153,7 +170,9 @@ class IndexBuild:
             size = self.library.probe(self.window).info.fit(self.library.max_side)
         # The frame before is decoded, too: it replaces frames after it that cannot be decoded.
         first = max(0, done - 1)
-        decoded = islice(self.library.decode(self.window, frames[first:], size), done - first, None)
+        digest = self.id.partition("-")[0]
+        decoded = self.library.decode(self.window, frames[first:], size, digest)
+        decoded = islice(decoded, done - first, None)
         while batch := list(islice(decoded, self.batch)):
             numbers, seconds, pixels = zip(*batch, strict=True)
             yield list(numbers), list(seconds), list(pixels)

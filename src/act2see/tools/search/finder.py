@@ -170,7 +170,7 @@ class Finder:
         """Return the name of a video's index. Raises `VideoError` if the video cannot be read."""
         clip = self.library.probe(video)
         part = f"-{clip.framing.id}" if clip.framing else ""
-        return f"{clip.info.digest}-{self.encoder.id}-{self.fps:g}fps{part}"
+        return f"{clip.info.digest}-{self.encoder.id}-{self.fps:g}fps{part}-{self.library.decoding}"
 
     def index(self, video: VideoPath, progress: Progress | None = None) -> FrameIndex:
         """Return the index of a video, from memory, from disk, or built now.

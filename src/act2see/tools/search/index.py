@@ -7,13 +7,15 @@ The vectors of frame i are the rows from i * tokens to (i + 1) * tokens. The sco
 `scores` searches for the best rows. Frames among them have exact scores; any other frame has the lowest score
 found, an upper bound of its own. An hour at 3 fps has 10,800 x 32 x 256 values, 169 MiB in fp16.
 
-An index is written atomically, as a folder. One that cannot be read is built again, with a warning
-(`tools/search/finder.py`).
+An index is written atomically, as a folder. Its files have checksums, which are compared before FAISS reads
+the file: FAISS ends the process on some damaged files, and searches zeroes in others. One that cannot be read
+is built again, with a warning (`tools/search/finder.py`).
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,11 @@ from act2see.tools.runtime.files import replacing_folder
 from act2see.tools.runtime.forks import natively
 from act2see.tools.search.segments import FrameSegment as FrameSegment, find_segments as find_segments
 
+INDEX_VERSION = 2
+"""Version of the files. Version 1, of act2see 0.1.0, had no checksums; such an index is built again."""
 _ROWS = 16_384  # smallest number of rows that a search asks for
+_FILES = ("rows.faiss", "frames.npz")
+_CHUNK = 1 << 20
 Scores = NDArray[np.float32]
 
 
@@ -155,7 +161,13 @@ class IndexWriter:
 
         if self._rows is None:
             raise StoreError("there is no frame to index")
-        facts = {**meta, "id": id, "tokens": self._tokens, "rows": self._rows.ntotal}
+        facts = {
+            "index_version": INDEX_VERSION,
+            **meta,
+            "id": id,
+            "tokens": self._tokens,
+            "rows": self._rows.ntotal,
+        }
         try:
             with replacing_folder(folder) as new:
                 faiss.write_index(self._rows, str(new / "rows.faiss"))
@@ -164,6 +176,7 @@ class IndexWriter:
                     frames=np.concatenate(self._frames),
                     seconds=np.concatenate(self._seconds),
                 )
+                facts["checksums"] = {name: _checksum(new / name) for name in _FILES}
                 (new / "meta.json").write_text(json.dumps(facts))
         except (OSError, RuntimeError) as e:  # FAISS raises a RuntimeError if it cannot write a file
             why = getattr(e, "strerror", None) or " ".join(str(e).split())
@@ -189,17 +202,31 @@ def read_index(folder: Path, id: str) -> FrameIndex:
 
     try:
         meta = json.loads((folder / "meta.json").read_text())
+        if meta.get("index_version") != INDEX_VERSION:
+            raise ValueError(f"its version is {meta.get('index_version', 1)}, not {INDEX_VERSION}")
         if meta["id"] != id:
             raise ValueError(f"its name is {meta['id']}")
         if not id.startswith(f"{meta.get('video', id)}"):
             raise ValueError("it has the frames of another video")
+        for name in _FILES:
+            if _checksum(folder / name) != meta["checksums"][name]:
+                raise ValueError(f"{name} is not as it was written")
         rows = faiss.read_index(str(folder / "rows.faiss"), faiss.IO_FLAG_MMAP_IFC)
         with np.load(folder / "frames.npz") as f:
             frames, seconds = f["frames"], f["seconds"]
         if not rows.ntotal == meta["rows"] == len(frames) * meta["tokens"] or len(frames) != len(seconds):
             raise ValueError("its files do not belong together")
-    except FileNotFoundError as e:
-        raise StoreError(f"no index in {folder}") from e
     except Exception as e:  # of FAISS, NumPy or JSON: the files are damaged
+        if isinstance(e, FileNotFoundError) and not (folder / "meta.json").exists():
+            raise StoreError(f"no index in {folder}") from e
         raise StoreError(f"the index {folder} is damaged: {e}") from e
     return FrameIndex(id, rows, meta["tokens"], seconds, frames)
+
+
+def _checksum(file: Path) -> int:
+    """Return the CRC-32 of a file: quick, and enough against damage. A cache holds nothing of strangers."""
+    checksum = 0
+    with open(file, "rb", buffering=0) as data:
+        while block := data.read(_CHUNK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

@@ -2,7 +2,8 @@
 
 The cache has the size and timestamps of each video, and the digests of pictures taken from it. A second
 question about a clip does not open the video: its facts, initial frames and indexed frames are cached. Times
-are presentation timestamps.
+are presentation timestamps. Keys name the content of the file and the way of decoding, and what was read is
+kept only if the file is still the same afterwards (`watch.py`).
 
 With a framer, pictures are a part of the video's (`framing.py`). The size of the video is then that of the
 part, and the framing is one of its facts.
@@ -22,20 +23,23 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from act2see.errors import StoreError
+from act2see.errors import StoreError, VideoError
 from act2see.tools.frames import FrameRef, Initial, Provenance, Video
 from act2see.tools.runtime.files import replacing_file
 from act2see.tools.runtime.forks import Lock
 from act2see.tools.runtime.sharing import KeyedLocks
 from act2see.tools.video.decord import check_decord
 from act2see.tools.video.framing import Framer, Framing
+from act2see.tools.video.identity import FileIdentity, decoding, identify
 from act2see.tools.video.reader import SLACK, Decoder, VideoFile, frames_at, open_video, video_digest
 from act2see.tools.video.store import FrameStore, Pixels
+from act2see.tools.video.watch import Watch
 from act2see.tools.video.window import VideoPath, Window
 
 log = logging.getLogger(__name__)
 _INITIAL = Initial()
 _CLIPS = 64  # number of videos whose facts stay in memory
+_DIGESTS = 4096  # number of files and parts whose digests stay in memory
 _FRAMED = 9  # number of pictures that a framer is shown
 _FRAMED_SIDE = 960  # their longer side, in pixels
 
@@ -100,8 +104,7 @@ class VideoLibrary:
         self.opened = 0
         """Number of times that a video was opened, by which caching is measured."""
         self._clips: LRUCache[str, ProbedVideo] = LRUCache(_CLIPS)
-        # By window, size and time of the last change.
-        self._digests: dict[tuple[Window, int, int], str] = {}
+        self._digests: LRUCache[tuple[Window, FileIdentity], str] = LRUCache(_DIGESTS)
         self._lock = Lock()
         # One lock per video, so that each is read only once while other videos do not wait.
         self._locks = KeyedLocks()
@@ -115,12 +118,13 @@ class VideoLibrary:
         """
         window = self.window(video)
         with self._locks(("facts", os.path.abspath(window.path), window.fragment)):
-            digest = self._digest(window)
+            watch = self.watch(window)
+            digest = watch.digest
             with self._lock:
                 known = self._clips.get(digest)
             if known is not None:
                 return known
-            clip = self._read_cache(window, digest) or self._read_facts(window)
+            clip = self._read_cache(window, digest) or self._read_facts(window, watch)
             with self._lock:
                 # The same video may have been opened under another name.
                 return self._clips.setdefault(digest, clip)
@@ -128,6 +132,24 @@ class VideoLibrary:
     def window(self, video: VideoPath) -> Window:
         """Return the window of a path. Every access to a video starts here, so a subclass can restrict it."""
         return Window.resolve(video)
+
+    @property
+    def decoding(self) -> str:
+        """The name of the way of decoding, for keys of what is made from frames."""
+        return decoding(self.decoder)
+
+    def watch(self, video: VideoPath, digest: str | None = None) -> Watch:
+        """Return a watch, which tells whether the file of a video is still the same.
+
+        Args:
+            video: The video.
+            digest: The digest that it must have; None for any.
+
+        Raises:
+            VideoError: The file cannot be read, or has another digest.
+        """
+        window = self.window(video)
+        return Watch(window, self._digest, digest)
 
     def pictures(
         self,
@@ -150,10 +172,15 @@ class VideoLibrary:
         clip = self.probe(window)
         width, height = clip.info.fit(self.max_side)
         with self._locks(clip.info.digest):
-            missing = sorted({i for i in frames if i not in clip.taken})
+            # The store may have been cleared, or a picture damaged, since the picture was taken.
+            kept = {i: clip.taken[i] for i in set(frames) & clip.taken.keys()}
+            missing = sorted(i for i in set(frames) if i not in kept or not self.store.intact(kept[i]))
             if missing:
-                for i, _, pixels in self.decode(window, missing, (width, height)):
-                    clip.taken[i] = self.store.put(pixels)
+                taken = {}
+                for i, _, pixels in self.decode(window, missing, (width, height), clip.info.digest):
+                    taken[i] = self.store.put(pixels)
+                # Only now, since `decode` raises at its end if the file changed.
+                clip.taken.update(taken)
                 self._write_cache(clip)
         made = provenance if isinstance(provenance, Sequence) else [provenance] * len(frames)
         return [
@@ -168,52 +195,68 @@ class VideoLibrary:
         ]
 
     def decode(
-        self, video: VideoPath, frames: Sequence[int], size: tuple[int, int] | None
+        self,
+        video: VideoPath,
+        frames: Sequence[int],
+        size: tuple[int, int] | None,
+        digest: str | None = None,
     ) -> Iterator[tuple[int, float, Pixels]]:
         """Open a video and yield frames of it, as `VideoFile.read` does, in its framing.
+
+        Keep nothing under the video's digest before the last frame: the file may change until then.
 
         Args:
             video: The video.
             frames: The numbers of the frames.
             size: Width and height of the pictures, in pixels; None keeps the video's own.
+            digest: The digest of the video that the numbers belong to; None for the present one.
 
         Raises:
             StoreError: The cache cannot be written.
-            VideoError: The video cannot be read.
+            VideoError: The video cannot be read, or has another digest before or after.
         """
         window = self.window(video)
+        watch = self.watch(window, digest)
         framing = self.probe(window).framing if self.framer else None
         self.opened += 1
         opened = open_video(window, decoder=self.decoder)
-        if framing is None:
-            yield from opened.read(frames, size)
-            return
-        for i, seconds, pixels in opened.read(frames):
-            yield i, seconds, framing.apply(pixels, size)
+        try:
+            if framing is None:
+                yield from opened.read(frames, size)
+            else:
+                for i, seconds, pixels in opened.read(frames):
+                    yield i, seconds, framing.apply(pixels, size)
+        except VideoError:
+            watch.check()  # a file that was replaced is not a damaged one
+            raise
+        watch.check()
 
-    def keep(self, video: VideoPath, taken: dict[int, str]) -> None:
+    def keep(self, video: VideoPath, taken: dict[int, str], digest: str) -> None:
         """Record pictures that the caller has stored.
 
         Args:
             video: The video.
             taken: Frame number to digest of the picture.
+            digest: The digest of the video that they were taken from.
 
         Raises:
             StoreError: The cache cannot be written.
-            VideoError: The video cannot be read.
+            VideoError: The video cannot be read, or has another digest by now.
         """
+        self.watch(video, digest)
         clip = self.probe(video)
         with self._locks(clip.info.digest):
             clip.taken.update(taken)
             self._write_cache(clip)
 
-    def keep_view(self, video: VideoPath, name: str, frames: Sequence[int]) -> None:
+    def keep_view(self, video: VideoPath, name: str, frames: Sequence[int], digest: str) -> None:
         """Record which frames were chosen as initial frames, under the name of the way of choosing.
 
         Raises:
             StoreError: The cache cannot be written.
-            VideoError: The video cannot be read.
+            VideoError: The video cannot be read, or has another digest by now.
         """
+        self.watch(video, digest)
         clip = self.probe(video)
         with self._locks(clip.info.digest):
             clip.views[name] = list(frames)
@@ -222,35 +265,36 @@ class VideoLibrary:
     def _digest(self, window: Window) -> str:
         """Return `video_digest`, computed once as long as the file does not change."""
         try:
-            stat = os.stat(window.path)
-            key = (
-                Window(os.path.abspath(window.path), window.start, window.end),
-                stat.st_size,
-                stat.st_mtime_ns,
-            )
+            identity = identify(window.path)
+            key = Window(os.path.abspath(window.path), window.start, window.end), identity
         except (OSError, ValueError):  # ValueError: a character that a path cannot contain
             return video_digest(window)  # raises an error that explains the problem
-        if key not in self._digests:
-            self._digests[key] = video_digest(window)
-        return self._digests[key]
+        with self._lock:
+            known = self._digests.get(key)
+        if known is None or identity.recent:
+            known = video_digest(window, self.cache)
+            if not identity.recent:
+                with self._lock:
+                    self._digests[key] = known
+        return known
 
     def _file(self, digest: str) -> Path:
-        # decord's pictures differ slightly from PyAV's, so it has files of its own.
-        by = "" if self.decoder == "pyav" else f"-{self.decoder}"
+        # Decoders differ slightly in their pictures, and versions of one in what they get right.
         part = f"-{self.framer.id}" if self.framer else ""
-        return self.cache / "videos" / digest / f"side-{self.max_side}{by}{part}.json"
+        return self.cache / "videos" / digest / f"side-{self.max_side}-{self.decoding}{part}.json"
 
-    def _read_facts(self, window: Window) -> ProbedVideo:
+    def _read_facts(self, window: Window, watch: Watch) -> ProbedVideo:
         """Open a video, and write its facts to the cache."""
         self.opened += 1
         video = open_video(window, decoder=self.decoder)
-        info = video.info()
+        info = video.info(watch.digest)
         clip = ProbedVideo(info, np.asarray(video.timestamps, np.float64))
         if self.framer is not None:
             clip.framing = self._find_framing(self.framer, video, clip)
         if clip.framing is not None:
             width, height = clip.framing.size
             clip.info = info.model_copy(update={"width": width, "height": height})
+        watch.check()
         self._write_cache(clip)
         return clip
 

@@ -13,13 +13,13 @@ PyAV is the decoder; it skips unwanted frames that no other frame refers to. dec
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,7 @@ from act2see.tools.video.container import (
     scan,
 )
 from act2see.tools.video.decord import check_decord, read_by_decord
+from act2see.tools.video.identity import FileIdentity, content_digest, identify, sampled_digest
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import VideoPath, Window, exact_seconds
 
@@ -49,8 +50,6 @@ Decoder = Literal["pyav", "decord"]
 SLACK = 1e-3  # seconds: containers round timestamps, and t = 1/3 must find the frame at 0.333
 _FIRST = 8  # frames that are decoded on opening
 _THREADS = 8  # at most: each decoding thread holds a few full-size frames in memory
-_WHOLE = 64 << 20  # largest file that is hashed as a whole, in bytes
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,15 @@ class VideoFile:
         """Average number of frames per second."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
-    def info(self) -> Video:
-        """Return the facts of the video."""
+    def info(self, digest: str | None = None) -> Video:
+        """Return the facts of the video.
+
+        Args:
+            digest: Its `video_digest`, if it is known; computing it reads all of the file.
+        """
         return Video(
             path=str(self.window),
-            digest=self.digest,
+            digest=digest or self.digest,
             seconds=self.seconds,
             width=self.width,
             height=self.height,
@@ -219,8 +222,10 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
     if decoder == "decord":
         check_decord()
     _check(window.path)
-    stat = os.stat(window.path)
-    table, upright, width, height = _probe(os.path.abspath(window.path), stat.st_size, stat.st_mtime_ns)
+    identity = identify(window.path)
+    # A file that may change unnoticed is read again: the unique object finds nothing in the cache.
+    once = object() if identity.recent else None
+    table, upright, width, height = _probe(os.path.abspath(window.path), identity, once)
     length = float(table.seconds[-1]) + table.last
     start, end = window.start, min(window.end, length)
     first, timestamps = 0, table.seconds
@@ -249,11 +254,11 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
 
 
 @lru_cache(16)
-def _probe(path: str, size: int, changed: int) -> tuple[Table, Upright, int, int]:
+def _probe(path: str, identity: FileIdentity, once: object) -> tuple[Table, Upright, int, int]:
     """Return the table of a file, its transformation to upright pictures, and their width and height.
 
-    Cached for all parts of a file. `size` and `changed` (nanoseconds) belong to the key of the cache, so that
-    a changed file is read again.
+    Cached for all parts of a file. `identity` and `once` belong to the key of the cache, so that a changed
+    file is read again.
     """
     with open_container(path) as (container, stream):
         table = read_table(container, stream)
@@ -292,32 +297,43 @@ def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[
     return list(dict.fromkeys(np.maximum(found, 0).tolist()))
 
 
-def video_digest(video: VideoPath) -> str:
+def video_digest(video: VideoPath, cache: Path | None = None) -> str:
     """Return a hash of the content and of the part, as 32 hexadecimal digits.
 
-    A file of up to 64 MiB is hashed as a whole. Of a larger file, the size and 64 evenly spaced MiB are
-    hashed, among them the first and the last, so that 10 GB take a second.
+    Args:
+        video: A file, or a part of one.
+        cache: The folder of the cache. It keeps the digests of large files.
 
     Raises:
-        VideoError: The file is missing, a folder, empty, or cannot be read.
+        VideoError: The file is missing, a folder, empty, cannot be read, or is being written.
     """
     window = Window.resolve(video)
     _check(window.path)
-    digest = hashlib.blake2b(digest_size=16)
-    size = os.path.getsize(window.path)
-    with open(window.path, "rb") as f:
-        if size <= _WHOLE:
-            while block := f.read(_CHUNK):
-                digest.update(block)
-        else:
-            digest.update(str(size).encode())
-            for n in range(64):
-                f.seek((size - _CHUNK) * n // 63)
-                digest.update(f.read(_CHUNK))
-    if not window.whole:
-        # Both ends, to the microsecond: parts of one file must not share a digest.
-        digest.update(f"#t={exact_seconds(window.start)},{exact_seconds(window.end)}".encode())
-    return digest.hexdigest()
+    try:
+        return content_digest(window.path, _part(window), cache)
+    except OSError as e:
+        raise VideoError(f"{window.path} cannot be read ({e.strerror}): copy or download it again") from e
+
+
+def had_digest(video: VideoPath, digest: str) -> bool:
+    """Return whether act2see 0.1.0 gave a video this digest, which now has another.
+
+    Raises:
+        VideoError: As `video_digest`.
+    """
+    window = Window.resolve(video)
+    _check(window.path)
+    try:
+        return sampled_digest(window.path, _part(window)) == digest
+    except OSError as e:
+        raise VideoError(f"{window.path} cannot be read ({e.strerror}): copy or download it again") from e
+
+
+def _part(window: Window) -> str:
+    """Return what a digest says of a part: both ends, to the microsecond, so that no two parts share one."""
+    if window.whole:
+        return ""
+    return f"#t={exact_seconds(window.start)},{exact_seconds(window.end)}"
 
 
 def _check(path: str) -> None:

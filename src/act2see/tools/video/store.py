@@ -3,8 +3,8 @@
 Traces and checkpoints contain `FrameRef`s. The store contains the pixels, as lossless PNG files, in a local
 folder or at any fsspec URL (`s3://bucket/frames`, `memory://frames`). Each picture is stored once. Local
 files are written atomically, so threads and processes may share a store, and a killed process leaves no
-incomplete picture. Every picture read is checked against its hash. Recently used pixels stay in memory, up to
-a limit.
+incomplete picture. Every picture read is checked against its hash; a damaged one is replaced the next time it
+is put. Recently used pixels stay in memory, up to a limit.
 
 A store does not depend on videos. It is itself a `FrameSource`.
 """
@@ -16,6 +16,8 @@ import hashlib
 import io
 import os
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +30,7 @@ from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Initial, Provenance
 from act2see.tools.runtime.files import replacing_file
 from act2see.tools.runtime.forks import Lock, natively, renew_after_fork
+from act2see.tools.runtime.text import first_line
 
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`, RGB."""
@@ -96,8 +99,12 @@ class FrameStore:
         """Return the pixels of a frame. Raises `StoreError` as `get` does."""
         return self.get(frame.digest)
 
-    def put(self, pixels: Pixels) -> str:
+    def put(self, pixels: Pixels, *, durable: bool = True) -> str:
         """Store `(height, width, 3)` uint8 RGB and return its digest.
+
+        Args:
+            pixels: The picture.
+            durable: Wait until the file is on disk. False is for pictures that can be decoded again.
 
         Raises:
             StoreError: The store cannot be written.
@@ -106,8 +113,8 @@ class FrameStore:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError(f"a picture is (height, width, 3) uint8, not {pixels.shape} {pixels.dtype}")
         digest = frame_digest(pixels)
-        if not self._has(digest):
-            self._write(digest, encode_png(pixels))
+        if not self.intact(digest):
+            self._write(digest, encode_png(pixels), durable)
         self._remember(digest, pixels)
         return digest
 
@@ -175,8 +182,35 @@ class FrameStore:
     def png(self, frame: FrameRef | str) -> bytes:
         """Return the stored PNG file of a frame or digest. Raises `StoreError` as `get` does."""
         digest = frame.digest if isinstance(frame, FrameRef) else frame
-        self.get(digest)  # raises an error for a damaged picture
-        return self._read(self.path(digest))
+        pixels = self.get(digest)  # raises an error for a damaged picture
+        try:
+            return self._read(self.path(digest))
+        except OSError:  # the store was cleared, but the picture is in memory
+            return encode_png(pixels)
+
+    def intact(self, digest: str) -> bool:
+        """Return whether the store has a picture that can be read.
+
+        A remote file is not read for this: such stores write files whole.
+
+        Raises:
+            StoreError: `digest` is not a frame digest.
+        """
+        path = self.path(digest)
+        if self._remote:
+            return self._has(digest)
+        with self._lock:
+            known = digest in self._memory
+        if known:  # it was checked, but the store may have been cleared since
+            return self._has(digest)
+        try:
+            pixels = _decode_png(self._read(path))
+        except OSError:
+            return False
+        if frame_digest(pixels) != digest:
+            return False
+        self._remember(digest, pixels)
+        return True
 
     def put_png(self, digest: str, png: bytes) -> bool:
         """Store a PNG file unchanged, if it is the picture of a digest.
@@ -187,11 +221,11 @@ class FrameStore:
         Raises:
             StoreError: The store cannot be written.
         """
-        if digest in self:
+        if self.intact(digest):
             return True
         try:
             pixels = _decode_png(png)
-        except (OSError, SyntaxError, ValueError):  # Pillow's errors for a broken PNG
+        except OSError:
             return False
         if frame_digest(pixels) != digest:
             return False
@@ -229,14 +263,14 @@ class FrameStore:
             return bytes(self._remote.cat_file(path))
         return Path(path).read_bytes()
 
-    def _write(self, digest: str, png: bytes) -> None:
+    def _write(self, digest: str, png: bytes, durable: bool = True) -> None:
         path = self.path(digest)
         try:
             if self._remote:
                 self._remote.makedirs(os.path.dirname(path), exist_ok=True)
                 self._remote.pipe_file(path, png)
             else:
-                with replacing_file(Path(path)) as new:
+                with replacing_file(Path(path), durable=durable) as new:
                     new.write_bytes(png)
         except OSError as e:
             raise StoreError(
@@ -278,10 +312,16 @@ def encode_png(pixels: Pixels) -> bytes:
 
 @natively
 def _decode_png(png: bytes) -> Pixels:
+    """Decode a PNG file. Raises `OSError`, whatever Pillow raises for a damaged one."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-        return np.array(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            return np.array(image.convert("RGB"))
+    except OSError:
+        raise
+    except (SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as e:
+        raise OSError(None, first_line(e)) from e
 
 
 @natively

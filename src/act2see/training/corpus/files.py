@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from act2see.errors import CorpusError, StoreError
+from act2see.tools.runtime.files import sync_folder
 from act2see.tools.runtime.text import first_line
 
 _GROUP_ROWS, _GROUP_BYTES = 100, 8 << 20
@@ -27,24 +30,63 @@ def new_folder(folder: Path) -> Iterator[Path]:
     the part is fixed, so that the next run deletes what a killed run left, which can be large.
 
     Raises:
-        CorpusError: `folder` already exists and is not empty, or it cannot be written.
+        CorpusError: `folder` already exists and is not empty, it cannot be written, or another process is
+            writing it.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CorpusError(f"{folder} already exists: delete it, or use another folder")
-    part = folder.with_name(f"{folder.name}.part")
+    target = folder.absolute()  # `.` has no name
+    part = target.with_name(f"{target.name}.part")
+    with only_writer(target.with_name(f".{target.name}.lock"), folder):
+        # Only now: the other process may have written it meanwhile.
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CorpusError(f"{folder} already exists: delete it, or use another folder")
+        try:
+            if part.exists():
+                shutil.rmtree(part)
+            part.mkdir()
+            yield part
+            sync_folder(part)
+            if target.exists():
+                target.rmdir()
+            part.rename(target)
+        except BaseException as e:
+            shutil.rmtree(part, ignore_errors=True)
+            if isinstance(e, OSError | StoreError):
+                raise _cannot_write(folder, e) from e
+            raise
+
+
+@contextmanager
+def only_writer(lock: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock while a folder is written, so that two processes do not destroy each other's files.
+
+    Args:
+        lock: The file of the lock, which is deleted at the end. A killed process leaves it, unlocked.
+        folder: The folder, for error messages.
+
+    Raises:
+        CorpusError: Another process holds the lock, or the lock cannot be written.
+    """
+    held = FileLock(lock, timeout=0)
     try:
-        if part.exists():
-            shutil.rmtree(part)
-        part.mkdir(parents=True)
-        yield part
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except BaseException as e:
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(e, OSError | StoreError):
-            raise CorpusError(f"cannot write {folder} ({e}): free some space, or use another folder") from e
-        raise
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except Timeout as e:
+        raise CorpusError(
+            f"another process is writing to {folder}: wait until it ends, or use another folder"
+        ) from e
+    except OSError as e:
+        raise _cannot_write(folder, e) from e
+    try:
+        yield
+    finally:
+        # Before the release, so that nobody's lock is deleted; Windows deletes no open file.
+        with suppress(OSError):
+            lock.unlink()
+        held.release()
+
+
+def _cannot_write(folder: Path, error: Exception) -> CorpusError:
+    return CorpusError(f"cannot write {folder} ({error}): free some space, or use another folder")
 
 
 def read_marker(folder: Path, name: str, key: str, known: int, what: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from act2see.errors import CorpusError
-from act2see.tools.frames import Record
+from act2see.tools.frames import Number, Record
 from act2see.tools.runtime.files import whole_file
 from act2see.tools.runtime.text import first_problem
 from act2see.trace.trace import Trace
@@ -40,7 +40,7 @@ class Cost(Record):
     written: int = 0
     """Generated tokens."""
     requests: int = 0
-    dollars: float = 0.0
+    dollars: Number = 0.0
     """0 if the teacher's prices are unknown."""
 
     def __add__(self, other: Cost) -> Cost:
@@ -59,7 +59,7 @@ class Attempt(Record):
     answer: str | None = None
     why: str = ""
     """The reason for the outcome; empty if the outcome is "right"."""
-    seconds: float = 0.0
+    seconds: Number = 0.0
     cost: Cost = Cost()
 
 
