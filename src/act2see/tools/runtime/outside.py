@@ -5,8 +5,8 @@ words of others: the note of a tool, an error, a person's reason, the text on a 
 not look like marks, or a video could close the thought and write the answer. There are two strengths:
 
 - `quote_tags` replaces every angle bracket, for words of which the model only needs the sense;
-- `break_tags` replaces the brackets of marks alone, for words that may speak of other tags: a question about a
-  web page, or the graph's own sentence about a wrong call.
+- `break_tags` replaces the brackets of marks alone, for words that may speak of other tags: a question about
+  a web page, or the graph's own sentence about a wrong call.
 
 Brackets become single quotation marks (U+2039, U+203A), which read the same and are in no rollout. Unicode's
 noncharacters are removed: one of them separates pieces on the way to a server, and a tag that it splits would
