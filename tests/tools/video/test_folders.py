@@ -249,6 +249,58 @@ def test_a_fenced_library_opens_only_its_folders(tmp_path: Path) -> None:
     assert len(said) == 1
 
 
+def test_a_part_of_a_link_is_not_parsed_again_as_another_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    inside, outside = clip_in(tmp_path / "in"), clip_in(tmp_path / "out")
+    (tmp_path / "in" / "link.mp4").symlink_to(inside)
+    folders = Folders([tmp_path / "in"])
+    assert folders.path("link.mp4#t=0,1") == f"{inside}#t=0,1"
+    # Once the link is resolved, the text of its part is the name of another link, which leads out.
+    os.symlink(outside, f"{inside}#t=0,1")
+    assert "only videos in" in refused(folders, "link.mp4#t=0,1")
+    assert "only videos in" in refused(folders, "clip.mp4#t=0,1")
+    fenced = FencedLibrary(VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), folders)
+    found = folders.find("link.mp4#t=0,1")
+    assert found
+    window = fenced.window(found)  # a window is the file that was checked
+    assert (window.path, window.end) == (inside, 1.0)
+
+
+@pytest.mark.parametrize("becomes", ["a link", "another file", "the same file again", "a pipe"])
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path, becomes: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    inside, outside = Path(clip_in(tmp_path / "in")), clip_in(tmp_path / "out")
+    library = VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192)
+    fenced = FencedLibrary(library, Folders([tmp_path / "in"]))
+    fenced.probe(str(inside))
+    reading = fenced.decode(str(inside), [0, 1, 2], (48, 48))
+    assert next(reading)[0] == 0
+    inside.rename(tmp_path / "in" / "kept.mp4")
+    if becomes == "a link":
+        inside.symlink_to(outside)
+    elif becomes == "another file":
+        inside.write_bytes(Path(outside).read_bytes())
+    elif becomes == "a pipe":
+        os.mkfifo(inside)
+    else:
+        (tmp_path / "in" / "kept.mp4").rename(inside)
+    with pytest.raises(VideoError, match="was changed while it was read: ask again"):
+        next(reading)
+
+
+def test_a_fenced_library_keeps_the_framer(tmp_path: Path) -> None:
+    class Whole:
+        id = "whole"
+
+        def find(self, pictures: object) -> None:
+            return None
+
+    library = VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192, framer=Whole())  # type: ignore[arg-type]
+    assert FencedLibrary(library, Folders([tmp_path])).framer is library.framer
+
+
 class _Moves(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(302)

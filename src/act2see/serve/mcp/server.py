@@ -38,6 +38,7 @@ from act2see.serve.failures import failure_message, log_failure
 from act2see.serve.mcp.progress import Narrator, frame_text, progress
 from act2see.tools.frames import FrameRef, Record
 from act2see.tools.runtime.cancel import cancel_once
+from act2see.tools.runtime.outside import one_line
 from act2see.tools.runtime.text import clean_text
 from act2see.tools.search.index import FrameIndex
 from act2see.tools.video.folders import Folders
@@ -230,7 +231,7 @@ class _Tools:
 
     async def _list(self) -> CallToolResult:
         names = await asyncio.to_thread(self.folders.videos)
-        lines = list(names) or [f"There is no video in {self.folders}."]
+        lines = [one_line(name) for name in names] or [f"There is no video in {self.folders}."]
         for name in await asyncio.to_thread(self.folders.misnamed):
             lines.append(f"({name} is not listed because its name is not UTF-8: rename it)")
         return _tool_result(ListResult(videos=tuple(names)), [TextContent(text="\n".join(lines))])
