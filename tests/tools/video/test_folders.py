@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -343,6 +344,8 @@ def test_an_allowed_url_is_downloaded_once(videos: Path, served: tuple[str, str]
     assert "downloaded" in refused(folders, f"{served[0]}/none.mp4")
     assert "downloaded" in refused(folders, "file:///etc/passwd")
     assert "downloaded" in refused(folders, "http:///nothing")
+    for part in ("#/../../outside/secret.mp4", "#", "#t=1,2/../../../outside/secret.mp4", "#x#t=1,2"):
+        assert "names no part of a video" in refused(folders, f"{served[0]}/clip.mp4{part}")
 
 
 def test_a_download_stays_on_http_and_leaves_no_incomplete_file(
@@ -353,4 +356,40 @@ def test_a_download_stays_on_http_and_leaves_no_incomplete_file(
             download(f"{served[1]}/{where}", tmp_path / "downloads")
     with pytest.raises(VideoError, match="larger than 2 bytes"):
         download(f"{served[0]}/clip.mp4", tmp_path / "downloads", largest=2)
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
+class _Drips(BaseHTTPRequestHandler):
+    """Sends a byte now and then, for ever: of the head, or of the body."""
+
+    def do_GET(self) -> None:
+        self.wfile.write(
+            b"HTTP/1.1 200 OK\r\n" + (b"" if self.path == "/head" else b"content-length: 9\r\n\r\n")
+        )
+        if self.path == "/short":
+            self.wfile.write(b"1234")
+            return
+        with suppress(OSError):
+            while not self.server.stopped.wait(0.02):  # type: ignore[attr-defined]
+                self.wfile.write(b"x: y\r\n" if self.path == "/head" else b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_download_ends_in_time_and_is_whole(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Drips)
+    server.stopped = threading.Event()  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        for where in ("head", "body"):
+            with pytest.raises(VideoError, match=r"took longer than 0\.3 s"):
+                download(f"{url}/{where}", tmp_path / "downloads", longest=0.3)
+        with pytest.raises(VideoError, match="ended after 4 of 9 bytes"):
+            download(f"{url}/short", tmp_path / "downloads")
+    finally:
+        server.stopped.set()  # type: ignore[attr-defined]
+        server.shutdown()
+        server.server_close()
     assert list((tmp_path / "downloads").iterdir()) == []

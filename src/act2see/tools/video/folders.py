@@ -197,6 +197,11 @@ class Folders:
                 f"addresses (URLs) are not opened, only videos in {self}: give a name relative to it"
             )
         address, mark, part = url.partition("#")
+        if not mark:
+            return str(download(address, self.downloads, stop=stop))
+        # Behind a path, any other fragment would be a part of the path: `#/../../etc/passwd`.
+        if Window.parse(f"{mark}{part}").path:
+            raise VideoError(f"{url} names no part of a video: write #t=2,8 for its seconds 2 to 8")
         return f"{download(address, self.downloads, stop=stop)}{mark}{part}"
 
 
