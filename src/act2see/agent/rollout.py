@@ -40,6 +40,7 @@ from act2see.trace.trace import Trace
 Trust = Literal["control", "plain", "model"]
 """The author of a text: this module (`control`), the model, or anyone else (`plain`)."""
 _MODEL_MARKS = frozenset({"<think>", "</think>"})  # added tokens that the model itself may write
+_FOREIGN = re.compile(r"<(?!/think>|answer>)")  # a mark that the graph never writes into a thought
 ENDS = ("<|im_end|>", "<|endoftext|>")
 """The marks with which the model ends its turn."""
 OTHER_CALLS = ("<tool_call>", "</tool_call>")
@@ -134,8 +135,11 @@ def render_segment(segment: Segment, before: Segment | None) -> list[Piece]:
         for frame in segment.frames:
             pieces += _render_frame(frame)
         return [*pieces, TextPiece(f"{readable_note(segment, before)}</frame>")]
-    written_by_graph = isinstance(segment, Text) and segment.author == "graph"
-    return [TextPiece(segment.text, "control" if written_by_graph else "model")]
+    if isinstance(segment, Text) and segment.author == "graph":
+        # A trace may come from outside, or from a client that may set a thread's state: what it calls the
+        # graph's text has no more rights than what the graph writes.
+        return [TextPiece(segment.text, "plain" if _FOREIGN.search(segment.text) else "control")]
+    return [TextPiece(segment.text, "model")]
 
 
 def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollout:
