@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from act2see.agent.talk import EXAMPLE
 from act2see.errors import CorpusError
 from act2see.tools.plugins import find_tool
+from act2see.tools.runtime.outside import break_tags
 from act2see.trace.options import LETTERS
 from act2see.trace.record import Question, TraceRecord, Turn
 
@@ -62,10 +63,12 @@ class Prompt:
     def question(self, question: Question) -> str:
         """Return the earlier turns, the question, its lettered options, and the instruction, a line each.
 
-        An earlier turn is one line, so none of its own lines can be taken for the question.
+        An earlier turn is one line, so none of its own lines can be taken for the question. The rollout's own
+        marks are broken in all of them: an earlier answer may quote a screen, and options may be anyone's.
         """
-        lines = [f"\n{self._earlier(question)}{question.text}"]
-        lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False)]
+        lines = [f"\n{self._earlier(question)}{break_tags(question.text)}"]
+        for letter, option in zip(LETTERS, question.options, strict=False):
+            lines.append(f"{letter}. {break_tags(option)}")
         lines.append(self.instruction(bool(question.options)))
         return "\n".join(lines)
 
@@ -84,7 +87,7 @@ class Prompt:
         if not question.earlier:
             return ""
         if self.style == "short":
-            return "".join(f"Earlier: {turn.line}\n" for turn in question.earlier)
+            return "".join(f"Earlier: {break_tags(turn.line)}\n" for turn in question.earlier)
         return EARLIER.format(turns="\n".join(_turn(turn) for turn in question.earlier))
 
     def _explain(self, letters: bool) -> str:
@@ -102,7 +105,7 @@ class Prompt:
 
 
 def _turn(turn: Turn) -> str:
-    return " ".join(f"- Question: {turn.question} Answer: {turn.answer}".split())
+    return " ".join(break_tags(f"- Question: {turn.question} Answer: {turn.answer}").split())
 
 
 def prompt_of(trace: TraceRecord, style: str, usages: Mapping[str, str]) -> Prompt:

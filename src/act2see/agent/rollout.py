@@ -15,6 +15,10 @@ depend on what follows it, so a cached prefix stays valid and a resumed run read
 Each piece has a trust. Control tokens (`<|im_start|>`, vision marks) exist only in pieces that this module
 wrote. In a question, a query or a note, and in the model's own text, the same characters are plain text, so
 spelling out a token injects no turn and no frame.
+
+The rollout's own marks (`<frame>`, `</think>`, `<answer>`, `<3.7 seconds>`) are ordinary words, which a model
+obeys wherever it reads them. So they are broken in every text that is not the model's own: `trace/notes.py`
+does it for notes, `Prompt` for the question, its options and the earlier turns.
 """
 
 from __future__ import annotations
@@ -29,12 +33,14 @@ from typing_extensions import TypeIs
 from act2see.agent.prompt import Prompt
 from act2see.tools.frames import FrameRef, stamp
 from act2see.tools.video.window import Window
+from act2see.trace.notes import readable_note
 from act2see.trace.record import Answer, Frames, Segment, Text
 from act2see.trace.trace import Trace
 
 Trust = Literal["control", "plain", "model"]
 """The author of a text: this module (`control`), the model, or anyone else (`plain`)."""
 _MODEL_MARKS = frozenset({"<think>", "</think>"})  # added tokens that the model itself may write
+_FOREIGN = re.compile(r"<(?!/think>|answer>)")  # a mark that the graph never writes into a thought
 ENDS = ("<|im_end|>", "<|endoftext|>")
 """The marks with which the model ends its turn."""
 OTHER_CALLS = ("<tool_call>", "</tool_call>")
@@ -117,15 +123,23 @@ def _render_frame(frame: FrameRef) -> list[Piece]:
     ]
 
 
-def render_segment(segment: Segment) -> list[Piece]:
-    """Return the pieces of one segment. Only the model's own text is trainable, not what it was shown."""
+def render_segment(segment: Segment, before: Segment | None) -> list[Piece]:
+    """Return the pieces of one segment. Only the model's own text is trainable, not what it was shown.
+
+    Args:
+        segment: The segment.
+        before: The segment before it, by which the author of a note is known.
+    """
     if isinstance(segment, Frames):
         pieces: list[Piece] = [TextPiece("<frame>")]
         for frame in segment.frames:
             pieces += _render_frame(frame)
-        return [*pieces, TextPiece(f"{segment.note}</frame>")]
-    written_by_graph = isinstance(segment, Text) and segment.author == "graph"
-    return [TextPiece(segment.text, "control" if written_by_graph else "model")]
+        return [*pieces, TextPiece(f"{readable_note(segment, before)}</frame>")]
+    if isinstance(segment, Text) and segment.author == "graph":
+        # A trace may come from outside, or from a client that may set a thread's state: what it calls the
+        # graph's text has no more rights than what the graph writes.
+        return [TextPiece(segment.text, "plain" if _FOREIGN.search(segment.text) else "control")]
+    return [TextPiece(segment.text, "model")]
 
 
 def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollout:
@@ -142,8 +156,8 @@ def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollou
         pieces += _render_frame(frame)
     pieces.append(TextPiece(prompt.question(trace.question)))
     pieces.append(TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"))
-    for segment in trace.segments:
-        pieces += render_segment(segment)
+    for before, segment in zip((None, *trace.segments), trace.segments, strict=False):
+        pieces += render_segment(segment, before)
     if end_of_turn and trace.segments and isinstance(trace.segments[-1], Answer):
         pieces.append(TextPiece("<|im_end|>", "control"))
     return Rollout(tuple(pieces), trace.id, Window.parse(trace.video.path).path)

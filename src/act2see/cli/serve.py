@@ -126,12 +126,18 @@ def mcp(
         if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise ConfigError("`act2see mcp` needs the serve extra: pip install 'act2see[serve]'") from e
-    from act2see.tools.video.folders import Folders
+    from act2see.graphs.parts import cached_parts
+    from act2see.tools.video.folders import FencedLibrary, Folders
     from act2see.tools.video.store import default_cache
 
     chosen = chosen_config(preset, config)
     downloads = default_cache() / "downloads" if allow_urls else None
-    server = build_server(chosen, Folders(folder, downloads=downloads))
+    folders = Folders(folder, downloads=downloads)
+    parts = cached_parts(chosen)
+    finder = parts.resources.finder
+    # A path is checked again whenever it is opened: the folder may have changed since the client named it.
+    finder.library = FencedLibrary(finder.library, folders)
+    server = build_server(chosen, folders, parts=parts)
     if sys.stdin.isatty():
         note("waiting for an MCP client on stdin and stdout (Ctrl-C stops it)")
     # Python's own handler would wait for the thread that reads stdin, which cannot be stopped.

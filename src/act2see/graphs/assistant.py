@@ -36,6 +36,7 @@ from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.sections import Count, Section
 from act2see.graphs.state import AskContext
 from act2see.tools.runtime.local_modules import import_beside
+from act2see.tools.runtime.outside import one_line, quote_tags
 from act2see.tools.search.finder import Finder
 from act2see.tools.search.librarian import search_folder
 from act2see.tools.video.folders import Folders
@@ -225,14 +226,14 @@ def make_transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> S
                 try:
                     transcript = read_transcript(file)
                 except TranscriptError as e:
-                    texts.append(str(e))
+                    texts.append(one_line(str(e)))
                     continue
                 has_subtitles = True
                 for line in transcript.search(query, _MAX_LINES):
-                    texts.append(f"{name}, {line}")
+                    texts.append(f"{one_line(name)}, {quote_tags(str(line))}")
                     found.append({"video": name, "start": line.start, "stop": line.stop, "text": line.text})
         if not texts:
-            where = video or "these videos"
+            where = one_line(video) or "these videos"
             nothing = f"Nothing like that is said in {where}."
             texts = [nothing if has_subtitles else f"There are no subtitles of {where}."]
         return "\n".join(texts[:_MAX_REPLY]), found[:_MAX_REPLY]
@@ -247,7 +248,8 @@ def make_transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> S
 
 def _subtitle_files(folders: Folders, video: str) -> list[Path]:
     """Return the subtitle files of a video, without links that lead out of the folders."""
-    return [file for file in subtitles_of(folders.path(video)) if folders.find(str(file))]
+    found = [folders.find(str(file)) for file in subtitles_of(folders.path(video))]
+    return [Path(file.path) for file in found if file and file.whole]
 
 
 def traces_of(messages: Sequence[AnyMessage]) -> list[Trace]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from act2see.tools.runtime.outside import one_line, quote_tags
 from act2see.trace.trace import Trace
 
 
@@ -21,7 +22,8 @@ def evidence(trace: Trace) -> str:
     if times := [frame.seconds for frame in trace.initial]:
         lines.append(f"Seen at the start: {len(times)} frames, {min(times):.1f} s to {max(times):.1f} s.")
     later = trace.shown[len(trace.initial) :]
-    lines += [f"- {frame.describe()}" for frame in later]
+    # A person's name and a query are part of it; neither may forge a line.
+    lines += [f"- {one_line(quote_tags(frame.describe()))}" for frame in later]
     if any(frame.imagined for frame in later):
         lines.append("Imagined frames show what might be; they are not in the video.")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from act2see.errors import ToolError
 from act2see.tools.frames import Curve, FrameRef
+from act2see.tools.runtime.outside import quote_tags
 from act2see.tools.runtime.sharing import Shared
 from act2see.tools.runtime.text import clean_data, clean_text, shorten_text
 
@@ -205,9 +206,9 @@ def as_langchain_tool(tool: FrameTool, store: FrameStore) -> Any:
 
     async def look(video: str, query: str) -> tuple[str, list[FrameRef]]:
         result = checked_result(tool.tag, await tool.call(clean_text(query), ToolContext(video)), store)
-        lines = [f"{frame.describe()} (pixels: {frame.digest})" for frame in result.frames]
+        lines = [f"{quote_tags(frame.describe())} (pixels: {frame.digest})" for frame in result.frames]
         if result.note:
-            lines.append(result.note)
+            lines.append(quote_tags(result.note))
         return "; ".join(lines), list(result.frames)
 
     return StructuredTool.from_function(

@@ -30,6 +30,7 @@ from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import Taken, Video
 from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.forks import Lock, leak, natively, renew_after_fork
+from act2see.tools.runtime.outside import quote_tags
 from act2see.tools.video.reader import frames_at
 from act2see.tools.video.store import Pixels
 
@@ -225,8 +226,11 @@ def list_lines(lines: Sequence[TextLine]) -> str:
 
 
 def safe_text(text: str) -> str:
-    """Return text from a video for a note: on one line, cut at 120 characters, without angle brackets."""
-    text = " ".join(text.split()).translate({ord("<"): "\u2039", ord(">"): "\u203a"})
+    """Return text from a video for a note: on one line, cut at 120 characters, without angle brackets.
+
+    Its quotation marks become two single ones: the note puts it in quotation marks, which it must not close.
+    """
+    text = quote_tags(" ".join(text.split())).replace('"', "''")
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}\u2026"
 
 

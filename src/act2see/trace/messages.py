@@ -19,8 +19,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from act2see.tools.frames import FrameRef, stamp
+from act2see.tools.runtime.outside import quote_tags
+from act2see.trace.notes import readable_note
 from act2see.trace.options import LETTERS
-from act2see.trace.record import Call, Frames, Question, Text, TraceRecord
+from act2see.trace.record import Call, Frames, Question, Segment, Text, TraceRecord
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -45,7 +47,7 @@ def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[
     thinking = True
     calls = 0
     call_id = ""  # id of the call whose result follows
-    for segment in trace.segments:
+    for before, segment in zip((None, *trace.segments), trace.segments, strict=False):
         if isinstance(segment, Text):
             blocks, thinking = _thought(segment, thinking)
             turn += blocks
@@ -60,13 +62,13 @@ def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[
             turn = []
         elif isinstance(segment, Frames):
             if call_id:
-                messages.append(_tool_message(segment, call_id, store))
+                messages.append(_tool_message(segment, before, call_id, store))
                 call_id = ""
                 continue
             if turn:
                 messages.append(_ai_message(turn))
                 turn = []
-            content: Any = _result(segment, store)
+            content: Any = _result(segment, before, store)
             messages.append(HumanMessage(content=content))
         else:
             turn.append(_text(segment.body or "(no answer)"))  # APIs reject an empty text
@@ -89,20 +91,22 @@ def _tool_call(call: Call, id: str) -> Block:
     return {"type": "tool_call", "id": id, "name": call.tag, "args": {"query": call.query}}
 
 
-def _tool_message(frames: Frames, call_id: str, store: FrameStore | None) -> ToolMessage:
+def _tool_message(
+    frames: Frames, before: Segment | None, call_id: str, store: FrameStore | None
+) -> ToolMessage:
     """The result of a call. Its artifact has the frames as JSON data."""
     from langchain_core.messages import ToolMessage
 
-    content: Any = _result(frames, store)
+    content: Any = _result(frames, before, store)
     artifact = [frame.model_dump(mode="json") for frame in frames.frames]
     return ToolMessage(content=content, tool_call_id=call_id, name=frames.tag, artifact=artifact)
 
 
-def _result(frames: Frames, store: FrameStore | None) -> list[Block]:
-    """The returned frames, then the note."""
+def _result(frames: Frames, before: Segment | None, store: FrameStore | None) -> list[Block]:
+    """The returned frames, then the note. `before` is the segment before them."""
     blocks = _pictures(frames.frames, store)
     if frames.note:
-        blocks.append(_text(frames.note))
+        blocks.append(_text(readable_note(frames, before)))
     return blocks or [_text("Nothing was returned.")]
 
 
@@ -126,7 +130,7 @@ def _pictures(frames: Iterable[FrameRef], store: FrameStore | None) -> list[Bloc
 
 def _caption(frame: FrameRef) -> str:
     if frame.imagined:
-        return f"<imagined> not in the video: {frame.describe()}"
+        return f"<imagined> not in the video: {quote_tags(frame.describe())}"
     return stamp(frame.seconds)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -249,6 +250,58 @@ def test_a_fenced_library_opens_only_its_folders(tmp_path: Path) -> None:
     assert len(said) == 1
 
 
+def test_a_part_of_a_link_is_not_parsed_again_as_another_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    inside, outside = clip_in(tmp_path / "in"), clip_in(tmp_path / "out")
+    (tmp_path / "in" / "link.mp4").symlink_to(inside)
+    folders = Folders([tmp_path / "in"])
+    assert folders.path("link.mp4#t=0,1") == f"{inside}#t=0,1"
+    # Once the link is resolved, the text of its part is the name of another link, which leads out.
+    os.symlink(outside, f"{inside}#t=0,1")
+    assert "only videos in" in refused(folders, "link.mp4#t=0,1")
+    assert "only videos in" in refused(folders, "clip.mp4#t=0,1")
+    fenced = FencedLibrary(VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), folders)
+    found = folders.find("link.mp4#t=0,1")
+    assert found
+    window = fenced.window(found)  # a window is the file that was checked
+    assert (window.path, window.end) == (inside, 1.0)
+
+
+@pytest.mark.parametrize("becomes", ["a link", "another file", "the same file again", "a pipe"])
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path, becomes: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    inside, outside = Path(clip_in(tmp_path / "in")), clip_in(tmp_path / "out")
+    library = VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192)
+    fenced = FencedLibrary(library, Folders([tmp_path / "in"]))
+    fenced.probe(str(inside))
+    reading = fenced.decode(str(inside), [0, 1, 2], (48, 48))
+    assert next(reading)[0] == 0
+    inside.rename(tmp_path / "in" / "kept.mp4")
+    if becomes == "a link":
+        inside.symlink_to(outside)
+    elif becomes == "another file":
+        inside.write_bytes(Path(outside).read_bytes())
+    elif becomes == "a pipe":
+        os.mkfifo(inside)
+    else:
+        (tmp_path / "in" / "kept.mp4").rename(inside)
+    with pytest.raises(VideoError, match="was changed while it was read: ask again"):
+        next(reading)
+
+
+def test_a_fenced_library_keeps_the_framer(tmp_path: Path) -> None:
+    class Whole:
+        id = "whole"
+
+        def find(self, pictures: object) -> None:
+            return None
+
+    library = VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192, framer=Whole())  # type: ignore[arg-type]
+    assert FencedLibrary(library, Folders([tmp_path])).framer is library.framer
+
+
 class _Moves(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(302)
@@ -291,6 +344,8 @@ def test_an_allowed_url_is_downloaded_once(videos: Path, served: tuple[str, str]
     assert "downloaded" in refused(folders, f"{served[0]}/none.mp4")
     assert "downloaded" in refused(folders, "file:///etc/passwd")
     assert "downloaded" in refused(folders, "http:///nothing")
+    for part in ("#/../../outside/secret.mp4", "#", "#t=1,2/../../../outside/secret.mp4", "#x#t=1,2"):
+        assert "names no part of a video" in refused(folders, f"{served[0]}/clip.mp4{part}")
 
 
 def test_a_download_stays_on_http_and_leaves_no_incomplete_file(
@@ -301,4 +356,40 @@ def test_a_download_stays_on_http_and_leaves_no_incomplete_file(
             download(f"{served[1]}/{where}", tmp_path / "downloads")
     with pytest.raises(VideoError, match="larger than 2 bytes"):
         download(f"{served[0]}/clip.mp4", tmp_path / "downloads", largest=2)
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
+class _Drips(BaseHTTPRequestHandler):
+    """Sends a byte now and then, for ever: of the head, or of the body."""
+
+    def do_GET(self) -> None:
+        self.wfile.write(
+            b"HTTP/1.1 200 OK\r\n" + (b"" if self.path == "/head" else b"content-length: 9\r\n\r\n")
+        )
+        if self.path == "/short":
+            self.wfile.write(b"1234")
+            return
+        with suppress(OSError):
+            while not self.server.stopped.wait(0.02):  # type: ignore[attr-defined]
+                self.wfile.write(b"x: y\r\n" if self.path == "/head" else b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_download_ends_in_time_and_is_whole(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Drips)
+    server.stopped = threading.Event()  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        for where in ("head", "body"):
+            with pytest.raises(VideoError, match=r"took longer than 0\.3 s"):
+                download(f"{url}/{where}", tmp_path / "downloads", longest=0.3)
+        with pytest.raises(VideoError, match="ended after 4 of 9 bytes"):
+            download(f"{url}/short", tmp_path / "downloads")
+    finally:
+        server.stopped.set()  # type: ignore[attr-defined]
+        server.shutdown()
+        server.server_close()
     assert list((tmp_path / "downloads").iterdir()) == []

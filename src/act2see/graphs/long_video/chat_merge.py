@@ -14,6 +14,7 @@ from act2see.errors import ReasonerError
 from act2see.graphs.long_video.merge import PartReport, evidence_of
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.background import run_in_background
+from act2see.tools.runtime.outside import quote_tags
 from act2see.tools.video.parts import Span
 from act2see.trace.options import LETTERS, choose
 from act2see.trace.record import Question
@@ -96,7 +97,8 @@ def _descending_score(report: PartReport) -> float:
 
 def _describe(report: PartReport, trace: Trace, best: FrameRef | None) -> str:
     span = Span(report.start, report.stop)
-    return f"Part {report.part}, {span}\n{evidence_of(report, trace, best).text}"
+    # A part's answer may quote a screen, and must not look like the tags that the reply is read by.
+    return f"Part {report.part}, {span}\n{quote_tags(evidence_of(report, trace, best).text)}"
 
 
 def _answer_in(reply: str, question: Question) -> str | None:

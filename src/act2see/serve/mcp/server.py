@@ -19,7 +19,8 @@ import base64
 import json
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -38,6 +39,7 @@ from act2see.serve.failures import failure_message, log_failure
 from act2see.serve.mcp.progress import Narrator, frame_text, progress
 from act2see.tools.frames import FrameRef, Record
 from act2see.tools.runtime.cancel import cancel_once
+from act2see.tools.runtime.outside import one_line
 from act2see.tools.runtime.text import clean_text
 from act2see.tools.search.index import FrameIndex
 from act2see.tools.video.folders import Folders
@@ -52,6 +54,7 @@ PICTURES = 16
 MAX_FOUND = 16
 """The maximum number of frames that a call of find_frames may ask for."""
 
+_DOWNLOADS = 4  # at one time; others wait
 T = TypeVar("T")
 Ctx = Context[Any, Any]
 Video = Annotated[
@@ -143,6 +146,10 @@ class _Tools:
     parts: Parts
     folders: Folders
     traces: KeptTraces
+    downloads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="act2see-download")
+    )
+    """The threads that download videos."""
 
     async def ask_video(
         self,
@@ -230,16 +237,21 @@ class _Tools:
 
     async def _list(self) -> CallToolResult:
         names = await asyncio.to_thread(self.folders.videos)
-        lines = list(names) or [f"There is no video in {self.folders}."]
+        lines = [one_line(name) for name in names] or [f"There is no video in {self.folders}."]
         for name in await asyncio.to_thread(self.folders.misnamed):
             lines.append(f"({name} is not listed because its name is not UTF-8: rename it)")
         return _tool_result(ListResult(videos=tuple(names)), [TextContent(text="\n".join(lines))])
 
     async def _path(self, video: str) -> str:
-        """Return the path of a video, and download it if needed. Cancelling stops the download."""
+        """Return the path of a video, and download it if needed. Cancelling stops the download.
+
+        Downloads have threads of their own: slow ones must not hold those that everything else runs in.
+        """
         stop = threading.Event()
+        pool = self.downloads if "://" in video else None
         try:
-            return await asyncio.to_thread(self.folders.path, video, stop.is_set)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(pool, self.folders.path, video, stop.is_set)
         finally:
             stop.set()
 

@@ -14,13 +14,12 @@ from typing import Any
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request as ReasonerRequest, Sampling
-from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ConfigError
 from act2see.graphs.parts import LazyReasoner, build_reasoner
 from act2see.graphs.sampling import resolve_sampling
 from act2see.graphs.sections import ReasonerConfig
 from act2see.serve.openai.rollout import ChatPrompt, RequestPictures
-from act2see.serve.openai.wire import ChatRequest, ProtocolError, StopStrings
+from act2see.serve.openai.wire import ChatRequest, ProtocolError, StopStrings, TextPart
 
 _MAX_CHARACTERS = 16  # an upper bound of the average characters per token, in any text that people write
 
@@ -103,12 +102,24 @@ class ServedModel:
             "max_model_len": self.context,
         }
 
-    def _check_length(self, rollout: Rollout) -> None:
-        """Raise `ProtocolError` for text that is far longer than the context.
+    def check_room(self) -> None:
+        """Raise `ProtocolError` (429) if too many requests are under way.
 
-        This check is made before the text is tokenized, because tokenizing blocks other requests.
+        This check is made before anything is read or decoded, because both cost memory and time.
         """
-        characters = sum(len(piece.text) for piece in rollout.pieces if isinstance(piece, TextPiece))
+        if self.under_way >= self.waiting:
+            raise ProtocolError(
+                429, f"{self.under_way} requests are under way: try again in a second", "server_busy"
+            )
+
+    def check_length(self, chat: ChatRequest) -> None:
+        """Raise `ProtocolError` (400) for text that is far longer than the context.
+
+        This check is made before pictures are decoded and the text is tokenized, because both block others.
+        """
+        characters = 0
+        for message in chat.messages:
+            characters += sum(len(part.text) for part in message.parts if isinstance(part, TextPart))
         if self.context and characters > self.context * _MAX_CHARACTERS:
             raise ProtocolError(
                 400,
@@ -138,11 +149,8 @@ class ServedModel:
         Raises:
             ProtocolError: The chat is too long (400), or too many requests are under way (429).
         """
-        self._check_length(prompt.rollout)
-        if self.under_way >= self.waiting:
-            raise ProtocolError(
-                429, f"{self.under_way} requests are under way: try again in a second", "server_busy"
-            )
+        self.check_length(chat)
+        self.check_room()
         self.under_way += 1
         # The reasoner calls `ends_at` before it yields the same text, so each side needs its own matcher.
         generated = StopStrings(chat.stops)

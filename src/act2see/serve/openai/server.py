@@ -24,10 +24,10 @@ from act2see.agent.reasoners.base import Delta
 from act2see.errors import Act2SeeError, ContextError
 from act2see.serve.failures import LogFailures, failure_message, log_failure
 from act2see.serve.hosts import AllowedHosts
+from act2see.serve.openai.intake import HEAD_SECONDS, Intake, punctual_http
 from act2see.serve.openai.model import End, ServedModel
 from act2see.serve.openai.rollout import build_prompt
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, Reply, read_request
-from act2see.tools.runtime.text import format_bytes
 
 if TYPE_CHECKING:
     import uvicorn
@@ -36,24 +36,25 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 T = TypeVar("T")
-MAX_BODY = 128 << 20
-"""The maximum size of a request, in bytes."""
 _DONE = b"data: [DONE]\n\n"
 
 
-def build_app(served: ServedModel, hosts: frozenset[str] = frozenset()) -> Starlette:
+def build_app(
+    served: ServedModel, hosts: frozenset[str] = frozenset(), intake: Intake | None = None
+) -> Starlette:
     """Return the server as an ASGI app.
 
     Args:
         served: The model.
         hosts: The result of `allowed_hosts`. The server's own addresses are always allowed.
+        intake: The limits on requests.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.routing import Route
 
-    endpoints = _Endpoints(served)
+    endpoints = _Endpoints(served, intake or Intake())
     routes = [
         Route("/health", endpoints.health),
         Route("/v1/models", endpoints.list_models),
@@ -73,6 +74,7 @@ class _Endpoints:
     """The handlers of the server's routes."""
 
     served: ServedModel
+    intake: Intake
 
     async def health(self, request: Request) -> Response:
         from starlette.responses import JSONResponse
@@ -96,10 +98,14 @@ class _Endpoints:
         from starlette.responses import JSONResponse, StreamingResponse
 
         _check_key(self.served, request)
-        body = await _read_body(request)
-        chat = await asyncio.to_thread(read_request, body)
-        _check_model(self.served, chat.model)
-        prompt = await asyncio.to_thread(build_prompt, chat, self.served.pictures)
+        self.served.check_room()
+        async with self.intake.body(request) as body:
+            chat = await asyncio.to_thread(read_request, body)
+            _check_model(self.served, chat.model)
+            self.served.check_length(chat)
+            async with self.intake.decoding:
+                self.served.check_room()
+                prompt = await asyncio.to_thread(build_prompt, chat, self.served.pictures)
         items = self.served.answer(chat, prompt)
         if chat.stream:
             # Wait for the first item: an error before it is an HTTP error, not an event in the stream.
@@ -116,7 +122,13 @@ async def _error_response(request: Request, error: Exception) -> Response:
     from starlette.responses import JSONResponse
 
     e = to_protocol_error(error, f"{request.method} {request.url.path}")
-    headers = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}.get(e.status)
+    # The rest of a slow or large body is not read, so the connection cannot be used again.
+    headers = {
+        401: {"www-authenticate": "Bearer"},
+        408: {"connection": "close"},
+        413: {"connection": "close"},
+        429: {"retry-after": "1"},
+    }.get(e.status)
     return JSONResponse(e.body, e.status, headers)
 
 
@@ -179,20 +191,6 @@ async def _run_while_connected(request: Request, work: Awaitable[T]) -> T:
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _read_body(request: Request) -> bytes:
-    content_type = request.headers.get("content-type", "")
-    media_type = content_type.partition(";")[0]
-    if media_type.strip().lower() != "application/json":
-        raise ProtocolError(415, "the content type must be application/json")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            largest = format_bytes(MAX_BODY, binary=True)
-            raise ProtocolError(413, f"the request is larger than {largest}: send fewer or smaller pictures")
-    return bytes(body)
-
-
 def _check_key(served: ServedModel, request: Request) -> None:
     if not served.key:
         return
@@ -238,9 +236,14 @@ async def serve(app: Starlette, listening: socket.socket) -> None:
 
 
 @contextmanager
-def serving(app: Starlette) -> Iterator[str]:
-    """Serve in a thread, on a free port of this machine, within a `with` block. Yield the base URL."""
-    server = _server(app)
+def serving(app: Starlette, head_seconds: float = HEAD_SECONDS) -> Iterator[str]:
+    """Serve in a thread, on a free port of this machine, within a `with` block. Yield the base URL.
+
+    Args:
+        app: The app.
+        head_seconds: The time within which a request's head must come.
+    """
+    server = _server(app, head_seconds)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listening])), name="act2see-openai"
@@ -253,9 +256,16 @@ def serving(app: Starlette) -> Iterator[str]:
             thread.join()
 
 
-def _server(app: Starlette) -> uvicorn.Server:
+def _server(app: Starlette, head_seconds: float = HEAD_SECONDS) -> uvicorn.Server:
     import uvicorn
 
     return uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", ws="none", lifespan="off", timeout_graceful_shutdown=5)
+        uvicorn.Config(
+            app,
+            http=punctual_http(head_seconds),
+            log_level="warning",
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+        )
     )

@@ -6,7 +6,8 @@ blink of a third of a second counts as much as a lasting event. Videos whose bes
 threshold come last, and are marked.
 
 The number of videos and of frames per video is limited, and one index is read at a time. A file that cannot
-be opened is reported and skipped.
+be opened is reported and skipped. So is one whose name has a line break or a sign that reverses the text: the
+result has a line for each video, and such a name could forge one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from act2see.errors import VideoError
+from act2see.tools.runtime.outside import one_line
 from act2see.tools.search.finder import Finder
 from act2see.tools.search.ranking import Hit
 from act2see.tools.video.folders import Folders
@@ -50,7 +52,7 @@ class Search:
 
     def __str__(self) -> str:
         """Return the result for a chat model, with one line per video."""
-        title = f'Searched {self.searched} videos for "{self.query}".'
+        title = f'Searched {self.searched} videos for "{one_line(self.query)}".'
         if not any(video.match for video in self.ranked):
             title += " None shows it; the closest:"
         lines = [title]
@@ -58,7 +60,7 @@ class Search:
             times = ", ".join(f"{hit.seconds:.1f} s (score {hit.score:.2f})" for hit in video.hits)
             no_match = "" if video.match else "; no match"
             lines.append(f"{n}. {video.name}: {times}{no_match}")
-        lines += [f"Skipped {name}: {why}" for name, why in self.skipped]
+        lines += [f"Skipped {name}: {one_line(why)}" for name, why in self.skipped]
         if self.limited:
             lines.append("The folder has more videos than are searched at once; these are the first by name.")
         return "\n".join(lines)
@@ -92,10 +94,13 @@ def search_folder(
     ranked = []
     skipped = [(name, "its name is not UTF-8: rename it") for name in folders.misnamed()]
     for n, name in enumerate(names[:max_videos]):
+        shown = one_line(name)
         try:
+            if shown != name:
+                raise VideoError("its name has a line break or another control character: rename it")
             hits = finder.find(folders.path(name), query, k=frames).hits
         except VideoError as e:
-            skipped.append((name, str(e)))
+            skipped.append((shown, str(e)))
         else:
             ranked.append(Ranked(name, hits, bool(hits) and hits[0].score >= finder.no_match))
         if progress:

@@ -2,8 +2,12 @@
 
 A name is relative to one of the folders, or an absolute path into one, with an optional part
 (`clip.mp4#t=2,8`). Other absolute paths, `..`, links that lead out, devices and pipes are rejected, always
-with the same message, so that a client cannot learn whether a file outside exists. The resolved path is
-opened, so that a link changed after the check has no effect.
+with the same message, so that a client cannot learn whether a file outside exists.
+
+Whoever writes into a folder may also change it while it is read. The resolved path is opened, never parsed
+for a part again, and a `FencedLibrary` looks at the file before it is opened and after each frame: a file
+that was replaced, even for a moment, or became a link, is an error. A folder of the path that becomes a link
+and is put back between two looks is not noticed: give servers folders that strangers cannot write to.
 
 URLs are rejected too, unless a folder for downloads is given. Then the video is downloaded first, because
 only files are decoded.
@@ -14,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +26,8 @@ from pathlib import Path
 from act2see.errors import ConfigError, StoreError, VideoError
 from act2see.tools.runtime.files import is_text, printable, read_file
 from act2see.tools.video.download import download
-from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.library import ProbedVideo, VideoLibrary
+from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import VideoPath, Window
 
 log = logging.getLogger(__name__)
@@ -72,7 +78,10 @@ class Folders:
         """
         if _URL.match(name):
             return self._download(name, stop)
-        if found := self.find(name):
+        found = self.find(name)
+        # As text the path is parsed again. It could then mean a file that was not checked, with the name of
+        # the part.
+        if found and Window.resolve(str(found)).path == found.path:
             return str(found)
         urls = "or an http(s) address" if self.downloads else "addresses (URLs) are not opened"
         raise VideoError(f"{self._not_found('video')}; give a name relative to it, without '..'; {urls}")
@@ -85,8 +94,11 @@ class Folders:
                 return found
         return None
 
-    def resolve(self, path: str) -> Window | None:
-        """Return an absolute path with its links followed; None if the result is outside the folders."""
+    def resolve(self, path: str | Window) -> Window | None:
+        """Return an absolute path with its links followed; None if the result is outside the folders.
+
+        A `Window` is not parsed again.
+        """
         try:
             window = Window.resolve(path)
             real = os.path.realpath(window.path)
@@ -185,6 +197,11 @@ class Folders:
                 f"addresses (URLs) are not opened, only videos in {self}: give a name relative to it"
             )
         address, mark, part = url.partition("#")
+        if not mark:
+            return str(download(address, self.downloads, stop=stop))
+        # Behind a path, any other fragment would be a part of the path: `#/../../etc/passwd`.
+        if Window.parse(f"{mark}{part}").path:
+            raise VideoError(f"{url} names no part of a video: write #t=2,8 for its seconds 2 to 8")
         return f"{download(address, self.downloads, stop=stop)}{mark}{part}"
 
 
@@ -192,7 +209,7 @@ class FencedLibrary(VideoLibrary):
     """A library that opens only videos in the folders, whatever path a graph receives."""
 
     def __init__(self, library: VideoLibrary, folders: Folders) -> None:
-        super().__init__(library.cache, library.store, library.max_side, library.decoder)
+        super().__init__(library.cache, library.store, library.max_side, library.decoder, library.framer)
         self.folders = folders
 
     def window(self, video: VideoPath) -> Window:
@@ -201,14 +218,54 @@ class FencedLibrary(VideoLibrary):
         Raises:
             VideoError: The path is not absolute, or not a file in the folders.
         """
-        path = str(video) if isinstance(video, Window) else video
-        found = self.folders.find(path) if isinstance(path, str) and os.path.isabs(path) else None
-        if found is None:
+        found = None
+        if isinstance(video, Window):
+            found = self.folders.resolve(video)
+        elif isinstance(video, str) and os.path.isabs(video):
+            found = self.folders.find(video)
+        if found is None or not os.path.isfile(found.path):
             raise VideoError(
                 f"only videos in {self.folders} may be opened: there is no file of that name; "
                 "give the absolute path of one, without '..'"
             )
         return found
+
+    def probe(self, video: VideoPath) -> ProbedVideo:
+        """Return the facts of a video. Raises `VideoError` also if the file changes meanwhile."""
+        window = self.window(video)
+        before = _identity(window.path)
+        clip = super().probe(window)
+        _check_same(window.path, before)
+        return clip
+
+    def decode(
+        self, video: VideoPath, frames: Sequence[int], size: tuple[int, int] | None
+    ) -> Iterator[tuple[int, float, Pixels]]:
+        """Yield frames of a video. Raises `VideoError` also if the file changes meanwhile."""
+        window = self.window(video)
+        before = _identity(window.path)
+        for frame in super().decode(window, frames, size):
+            _check_same(window.path, before)  # before anyone sees a frame of another file
+            yield frame
+
+
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Return what tells the file at a path from any other; None if it is not a regular file.
+
+    A rename changes the time of the last status change, also that of a file which is put back.
+    """
+    try:
+        found = os.lstat(path)
+        if not stat.S_ISREG(found.st_mode) or os.path.realpath(path) != path:
+            return None
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _check_same(path: str, before: tuple[int, ...] | None) -> None:
+    if before is None or _identity(path) != before:
+        raise VideoError(f"{path} was changed while it was read: ask again when it is complete")
 
 
 def _within(path: str, folder: str) -> bool:

@@ -65,7 +65,8 @@ def to_turns(trace: Trace, prompt: Prompt) -> list[Turn]:
     start = 0
     trainable = False
     for i, segment in enumerate(trace.segments):
-        new = [p for p in render_segment(segment) if isinstance(p, ImagePiece) or p.text]
+        before = trace.segments[i - 1] if i else None
+        new = [p for p in render_segment(segment, before) if isinstance(p, ImagePiece) or p.text]
         # A segment without pieces belongs to the turn of the segment before it.
         is_trainable = all(isinstance(p, TextPiece) and p.trainable for p in new) if new else trainable
         if is_trainable is not trainable and pieces:

@@ -1,0 +1,113 @@
+"""Requests that are slow, large, many or never finished do not hold `serve openai`, on real connections."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from act2see.agent.parser import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.serve.openai.intake import Intake
+from act2see.serve.openai.model import ServedModel
+from act2see.serve.openai.rollout import RequestPictures
+from act2see.serve.openai.server import build_app, serving
+
+NO_PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+class Brief(Reasoner):
+    """Answers every chat with one word."""
+
+    name = "brief"
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        yield Delta("yes")
+        yield Done(StopReason.EOS, decoded=1)
+
+
+def model(**settings: Any) -> ServedModel:
+    return ServedModel(Brief(), RequestPictures(), "brief", **settings)
+
+
+def chat(*parts: Any) -> dict[str, Any]:
+    return {"model": "brief", "messages": [{"role": "user", "content": list(parts)}]}
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+@contextmanager
+def connection(url: str, sent: bytes) -> Iterator[socket.socket]:
+    address = urlsplit(url)
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=30) as made:
+        made.sendall(sent)
+        yield made
+
+
+def head(length: int) -> bytes:
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n" % length
+    )
+
+
+def whole(made: socket.socket) -> bytes:
+    """Return everything that the server sends until it closes the connection."""
+    read = b""
+    while part := made.recv(65536):
+        read += part
+    return read
+
+
+def post(url: str, body: Any) -> httpx.Response:
+    return httpx.post(f"{url}/chat/completions", json=body, timeout=30)
+
+
+def test_a_head_that_does_not_come_closes_the_connection() -> None:
+    with serving(build_app(model()), head_seconds=0.3) as url:
+        for sent in (b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost: loc"):
+            with connection(url, sent) as made:
+                assert whole(made) == b""
+        assert post(url, chat(text("?"))).json()["choices"][0]["message"]["content"] == "yes"
+
+
+def test_a_body_that_does_not_come_is_an_error() -> None:
+    intake = Intake(seconds=0.3)
+    with serving(build_app(model(), intake=intake)) as url, connection(url, head(100) + b'{"mod') as made:
+        answer = whole(made)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"the request did not come within 0.3 s" in answer
+    assert intake.held == 0
+
+
+def test_large_bodies_are_refused_alone_and_together() -> None:
+    intake = Intake(largest=1000, together=1500)
+    with serving(build_app(model(), intake=intake)) as url:
+        with connection(url, head(1001)) as made:  # before the body is sent
+            assert whole(made).startswith(b"HTTP/1.1 413")
+        with connection(url, head(900) + b" " * 800):
+            until = time.monotonic() + 30
+            while intake.held < 800 and time.monotonic() < until:
+                time.sleep(0.005)
+            refused = post(url, chat(text("x" * 750)))
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert post(url, chat(text("x" * 100))).status_code == 200
+        assert post(url, chat(text("x" * 750))).status_code == 200
+    assert intake.held == 0
+
+
+def test_nothing_is_decoded_for_a_request_that_is_refused() -> None:
+    with serving(build_app(model(waiting=0))) as url:
+        assert post(url, chat(NO_PICTURE)).status_code == 429
+    with serving(build_app(model(context=10))) as url:
+        answer = post(url, chat(NO_PICTURE, text("x" * 1000)))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert json.loads(post(url, chat(NO_PICTURE)).text)["error"]["code"] == "invalid_image"
