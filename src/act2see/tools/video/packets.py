@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     OpenFile = Callable[[], AbstractContextManager[tuple[InputContainer, VideoStream]]]
 
 log = logging.getLogger(__name__)
+UNKNOWN = -(1 << 63)
+"""Stands in arrays for a time or position that a packet does not have."""
 
 
 class Mark(NamedTuple):
@@ -42,11 +44,6 @@ class Mark(NamedTuple):
     def of(cls, p: Packet) -> Mark:
         """Return the mark of a packet."""
         return cls(p.pts, p.dts, p.duration or 0, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt)
-
-    def fits(self, p: Packet) -> bool:
-        """Return whether a packet is this one."""
-        # Without its DTS: some containers have none, and FFmpeg then guesses it from the packets before.
-        return (p.pts, p.size, p.pos, p.is_keyframe) == (self.pts, self.size, self.place, self.key)
 
 
 @dataclass(slots=True)

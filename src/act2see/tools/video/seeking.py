@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from act2see.tools.video.packets import decode, demux
+from act2see.tools.video.packets import UNKNOWN, decode, demux
 from act2see.tools.video.table import Table
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read_frames(
                 if group - _EARLIER[n] <= 0:
                     break  # from the start
                 seekable = seekable or _Source(*opened.enter_context(open_file()), table, threads)
-                frames = seekable.decode(members, int(table.keys[group - _EARLIER[n]]))
+                frames = seekable.decode(members, group - _EARLIER[n])
                 yield from _collect(frames, left, members[-1])
                 members = [i for i in members if left and i >= left[0]]
                 if not members:
@@ -120,6 +120,13 @@ def _collect(
         left.popleft()
 
 
+def _is_start(packet: Packet, start: Sequence[int]) -> bool:
+    """Return whether a packet is the one with these PTS, DTS and position in the file."""
+    # The DTS is not compared: where a container has none, FFmpeg guesses it from the packets before.
+    found = [UNKNOWN if x is None else x for x in (packet.pts, packet.pos)]
+    return packet.is_keyframe and found == [start[0], start[2]]
+
+
 class _Source:
     """An open file from which frames are decoded."""
 
@@ -128,7 +135,7 @@ class _Source:
         self._stream = stream
         self._table = table
         self._stream.codec_context.thread_count = threads
-        self._shown = np.isin(np.arange(len(table.marks)), table.packets)
+        self._shown = np.isin(np.arange(len(table.sizes)), table.packets)
         """Whether each packet shows a frame, `(packets,)`."""
 
     def decode(self, wanted: Sequence[int], key: int | None) -> Iterator[tuple[int, VideoFrame]]:
@@ -136,7 +143,8 @@ class _Source:
 
         Args:
             wanted: The numbers of the frames.
-            key: The number of the keyframe to seek; None to decode from the start of a file just opened.
+            key: The keyframe to seek, as its position in `Table.keys`; None to decode from the start of a
+                file just opened.
         """
         import av
 
@@ -157,28 +165,27 @@ class _Source:
 
         Args:
             wanted: The numbers of the wanted packets.
-            key: The number of the keyframe to seek; None for the start of the file.
+            key: The keyframe to seek, as its position in `Table.keys`; None for the start of the file.
         """
-        codec, marks = self._stream.codec_context, self._table.marks
+        codec, table = self._stream.codec_context, self._table
         # libdav1d reads `skip_frame` only when it is opened, and would leave out wanted frames as well.
         skips = codec.name != "libdav1d"
         last = max(wanted)
-        n = -1
-        found = key is None
+        n = -1  # the packet before the next one
+        start: list[int] | None = None
         if key is not None:
-            n = int(self._table.packets[key]) - 1
+            n = int(table.packets[table.keys[key]]) - 1
+            pts, dts, _ = start = table.starts[key].tolist()
             # By DTS: some containers seek by DTS, and in the others it is not after the keyframe.
-            dts, pts = marks[n + 1].dts, marks[n + 1].pts
-            place = pts if dts is None else dts
-            if place is None:
+            if dts == pts == UNKNOWN:
                 return
-            self._container.seek(place, stream=self._stream)
+            self._container.seek(pts if dts == UNKNOWN else dts, stream=self._stream)
         for packet in demux(self._container, self._stream):
-            found = found or marks[n + 1].fits(packet)
-            if not found:
+            if start and not _is_start(packet, start):
                 continue
+            start = None
             n += 1
-            if n == len(marks) or packet.size != marks[n].size or (n > last and self._shown[n]):
+            if n == len(table.sizes) or packet.size != table.sizes[n] or (n > last and self._shown[n]):
                 return
             # Skip unwanted frames that no other frame refers to. A packet that shows no frame of its own can
             # be the second half of the one before.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
-from act2see.tools.video.packets import Mark, Seen, decode_all, demux
+from act2see.tools.video.packets import UNKNOWN, Mark, Seen, decode_all, demux
 from act2see.tools.video.stamps import Line, straighten
 
 if TYPE_CHECKING:
@@ -44,8 +44,10 @@ class Table:
     """Number of each frame's packet, `(frames,)`, counted from the start of the file."""
     keys: NDArray[np.int64]
     """Numbers of the frames at which decoding can start, in order."""
-    marks: Sequence[Mark]
-    """The packets of the file."""
+    starts: NDArray[np.int64]
+    """PTS, DTS and position in the file of the packets of `keys`, `(keys, 3)`; `UNKNOWN` if there is none."""
+    sizes: NDArray[np.int32]
+    """Length of each packet of the file, `(packets,)`, in bytes."""
     bad: NDArray[np.int64]
     """Numbers of damaged packets, in order. The frames after them depend on where decoding started."""
     decord: bool = False
@@ -234,12 +236,18 @@ def _make(
     # A wrong length in a header can end up in the last frame: ignore one longer than all frames before it.
     if not 0 < last <= max(60.0, float(seconds[-1])):
         last = usual
+    keys = [i for i, n in enumerate(order) if marks[n].key]
+    starts = [
+        [UNKNOWN if x is None else x for x in (mark.pts, mark.dts, mark.place)]
+        for mark in (marks[order[i]] for i in keys)
+    ]
     return Table(
         seconds,
         last,
         packets=np.array(order, np.int64),
-        keys=np.array([i for i, n in enumerate(order) if marks[n].key], np.int64),
-        marks=marks,
+        keys=np.array(keys, np.int64),
+        starts=np.array(starts, np.int64).reshape(-1, 3),
+        sizes=np.array([mark.size for mark in marks], np.int32),
         bad=np.array(sorted(bad), np.int64),
         decord=decord,
     )
