@@ -6,12 +6,14 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from act2see.tools.video.stamps import straighten
 
 Stamps = list[float | None]
 EVEN = [i / 10 for i in range(40)]
+# A busy machine draws slowly, which says nothing about the code.
+anywhere = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
 def mend(stamps: Stamps, *, resets: bool = False) -> list[float]:
@@ -28,6 +30,7 @@ def change(stamps: list[float], **at: float | None) -> Stamps:
     return out
 
 
+@anywhere
 @given(st.lists(st.floats(1e-3, 100), min_size=1, max_size=50))
 def test_stamps_in_order_stay_as_they_are(steps: list[float]) -> None:
     stamps: Stamps = np.cumsum(steps).tolist()
@@ -36,6 +39,7 @@ def test_stamps_in_order_stay_as_they_are(steps: list[float]) -> None:
     assert line.mended == 0
 
 
+@anywhere
 @given(st.lists(st.none() | st.floats(-1e10, 1e10), max_size=60), st.booleans())
 def test_any_stamps_give_times_in_order(stamps: Stamps, resets: bool) -> None:
     line = straighten(stamps, 10, resets=resets)
@@ -92,7 +96,7 @@ def test_recordings_of_two_rates_keep_both() -> None:
 
 
 def test_stamps_that_say_nothing_are_counted() -> None:
-    for stamps in ([None] * 5, [7.0] * 5, [5.0, 4.0, 3.0, 2.0, 1.0]):
+    for stamps in ([None], [None] * 5, [7.0] * 5, [5.0, 4.0, 3.0, 2.0, 1.0]):
         assert np.diff(mend([*stamps])) == pytest.approx(0.1)
     assert straighten([], 10, resets=False).times.tolist() == []
 

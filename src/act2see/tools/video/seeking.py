@@ -88,10 +88,14 @@ def _members(table: Table, left: Iterable[int], group: int) -> list[int]:
 
 
 def _is_clean(table: Table, group: int, members: Sequence[int]) -> bool:
-    """Return whether no packet is damaged from the keyframe of a group to its last wanted frame."""
+    """Return whether no packet is damaged from the keyframe of a group to the last that is decoded for it."""
+    if not len(table.bad):
+        return True
     first = table.packets[table.keys[group]] if group >= 0 else 0
-    last = table.packets[members].max()
-    return not len(table.bad[(table.bad >= first) & (table.bad <= last)])
+    # Packets that show no frame are decoded with the frame before them, so up to the next that shows one.
+    later = table.packets[table.packets > table.packets[members].max()]
+    end = later.min() if len(later) else len(table.sizes) + 1
+    return not ((table.bad >= first) & (table.bad < end)).any()
 
 
 def _collect(

@@ -35,7 +35,7 @@ class Line:
     """Times of frames in presentation order."""
 
     times: NDArray[np.float64]
-    """`(frames,)`, strictly increasing, in seconds."""
+    """`(frames,)`, increasing, in seconds."""
     odd: int = 0
     """Number of stamps that are missing or were set aside."""
     joins: int = 0
@@ -70,7 +70,7 @@ def _straighten(stamps: Sequence[float | None], rate: float, longest: float) -> 
     known = np.array([s for s in stamps if s is not None], np.float64)
     steps = np.diff(known)
     forward = steps[(steps > 0) & (steps <= longest)]
-    if len(forward) == len(stamps) - 1:
+    if len(known) == len(stamps) and len(forward) == len(steps):
         return Line(known)
     step = float(np.median(forward)) if len(forward) else 1 / rate
     kept, joins = _choose(stamps, step, longest)
@@ -89,6 +89,7 @@ def _straighten(stamps: Sequence[float | None], rate: float, longest: float) -> 
     before, after = every < kept[0], every > kept[-1]
     out[before] = times[0] + (every[before] - kept[0]) * step
     out[after] = times[-1] + (every[after] - kept[-1]) * step
+    out = np.maximum.accumulate(out)  # steps smaller than the digits of the stamps
     return Line(out, odd=len(stamps) - len(kept), joins=len(joins))
 
 
