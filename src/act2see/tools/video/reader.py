@@ -5,7 +5,7 @@ video is never in memory as a whole: `read` streams frames, and resizes and rota
 
 Opening a video reads its table of packets, which takes a second for an hour of video, and decodes the first
 frames to check the table. If these differ from it, or if packets are damaged, the whole file is decoded once
-to list its frames, and later reads start at its beginning.
+to list its frames.
 
 PyAV is the decoder; it skips unwanted frames that no other frame refers to. decord is an alternative
 (`tools/video/decord.py`).
@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -28,20 +28,13 @@ from numpy.typing import NDArray
 from act2see.errors import VideoError
 from act2see.tools.frames import Video
 from act2see.tools.runtime.text import clean_text, first_line, unfit_for_path
-from act2see.tools.video.container import (
-    Table,
-    Upright,
-    decode_all,
-    open_container,
-    orientation,
-    read_by_counting,
-    read_by_seeking,
-    read_table,
-    scan,
-)
+from act2see.tools.video.container import Upright, open_container, orientation
 from act2see.tools.video.decord import check_decord, read_by_decord
 from act2see.tools.video.identity import FileIdentity, content_digest, identify, sampled_digest
+from act2see.tools.video.packets import decode_all
+from act2see.tools.video.seeking import read_frames
 from act2see.tools.video.store import Pixels
+from act2see.tools.video.table import Table, read_table, scan
 from act2see.tools.video.window import VideoPath, Window, exact_seconds
 
 log = logging.getLogger(__name__)
@@ -193,16 +186,10 @@ class VideoFile:
 
         resize = VideoReformatter()
         width, height = (size[1], size[0]) if self._upright.turn else size
-        with open_container(self.path) as (container, stream):
-            if self._table.pts is None:
-                stream.codec_context.thread_count = 1  # as in `scan`, so that the count is the same
-                frames = read_by_counting(container, stream, wanted)
-            else:
-                stream.codec_context.thread_count = self.threads
-                frames = read_by_seeking(container, stream, self._table, wanted)
-            for i, frame in frames:
-                small = resize.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC")
-                yield i, self._upright(np.asarray(small.to_ndarray(), np.uint8))
+        frames = read_frames(partial(open_container, self.path), self._table, wanted, self.threads)
+        for i, frame in frames:
+            small = resize.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC")
+            yield i, self._upright(np.asarray(small.to_ndarray(), np.uint8))
 
 
 def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0) -> VideoFile:
@@ -266,7 +253,7 @@ def _probe(path: str, identity: FileIdentity, once: object) -> tuple[Table, Upri
         shape = stream.sample_aspect_ratio
         first = list(islice(decode_all(container, stream), _FIRST))
     if not first or table is None or not _starts_with(table, [frame.pts for frame in first]):
-        table = scan(path)
+        table = scan(partial(open_container, path), path)
         with open_container(path) as (container, stream):
             first = list(islice(decode_all(container, stream), 1))
     upright, mirrored = orientation(first[0])
@@ -280,8 +267,8 @@ def _probe(path: str, identity: FileIdentity, once: object) -> tuple[Table, Upri
     return table, upright, width, height
 
 
-def _starts_with(table: Table, pts: Sequence[int | None]) -> bool:
-    return table.pts is not None and table.pts[: len(pts)].tolist() == pts
+def _starts_with(table: Table, packets: Sequence[int | None]) -> bool:
+    return table.packets[: len(packets)].tolist() == packets
 
 
 def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[np.float64]) -> list[int]:

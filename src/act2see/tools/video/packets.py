@@ -1,0 +1,115 @@
+"""The packets of a video stream, numbered from the start of the file, and frames that carry these numbers.
+
+Timestamps repeat, lie and are missing; the number of a packet does not. A decoder returns with each frame the
+timestamp of its packet, so a packet is given its number as its timestamp before it is decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+    OpenFile = Callable[[], AbstractContextManager[tuple[InputContainer, VideoStream]]]
+
+log = logging.getLogger(__name__)
+UNKNOWN = -(1 << 63)
+"""Stands in arrays for a time or position that a packet does not have."""
+
+
+class Mark(NamedTuple):
+    """A packet of one frame, not decoded. Times are in ticks of the stream."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    size: int
+    """Length in bytes."""
+    place: int | None
+    """Position in the file, in bytes."""
+    key: bool
+    discard: bool
+    """Whether an edit list removes it: such a packet is decoded but not shown."""
+    corrupt: bool
+
+    @classmethod
+    def of(cls, p: Packet) -> Mark:
+        """Return the mark of a packet."""
+        return cls(p.pts, p.dts, p.duration or 0, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What `decode_all` has read so far."""
+
+    marks: list[Mark] = field(default_factory=list)
+    """The packets."""
+    failed: list[int] = field(default_factory=list)
+    """Numbers of the packets that cannot be decoded, or before which the file cannot be read."""
+
+
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """Yield the packets of frames up to the end of the file, or up to where it cannot be read.
+
+    Packets without content are left out: AVI has them for frames that were dropped.
+
+    Raises:
+        FFmpegError: The file cannot be read further.
+    """
+    for packet in container.demux(stream):
+        if packet.size:
+            yield packet
+
+
+def decode_all(
+    container: InputContainer, stream: VideoStream, seen: Seen | None = None
+) -> Iterator[VideoFrame]:
+    """Yield every frame in presentation order, with the number of its packet as its `pts`.
+
+    Packets that cannot be decoded are skipped.
+
+    Args:
+        container: The open container, at its start.
+        stream: Its video stream.
+        seen: Is filled with the packets.
+    """
+    import av
+
+    seen = seen or Seen()
+    try:
+        for n, packet in enumerate(demux(container, stream)):
+            seen.marks.append(Mark.of(packet))
+            packet.pts = packet.dts = n
+            try:
+                frames = stream.codec_context.decode(packet)
+            except av.error.FFmpegError as e:
+                log.debug("packet %d of %s cannot be decoded: %s", n, container.name, e)
+                seen.failed.append(n)
+                continue
+            yield from frames
+    except av.error.FFmpegError as e:
+        log.debug("%s cannot be read further: %s", container.name, e)
+        seen.failed.append(len(seen.marks))
+    yield from decode(stream, None)
+
+
+def decode(stream: VideoStream, packet: Packet | None) -> list[VideoFrame]:
+    """Decode a packet, or with None the last frames; return no frames if it is damaged."""
+    import av
+
+    try:
+        frames: list[VideoFrame] = stream.codec_context.decode(packet)
+    except av.error.EOFError:  # the last frames were returned before
+        return []
+    except av.error.FFmpegError as e:
+        log.debug("a packet cannot be decoded: %s", e)
+        return []
+    return frames
