@@ -1,15 +1,13 @@
-"""Access to a video container by PyAV: its table of frames, its orientation, and its frames.
+"""What an open video container holds: its table of frames, its orientation, and its frames.
 
 The packets give the timestamp of every frame without decoding. If they cannot be trusted, `scan` decodes the
-whole file once. Parts of a file and sizes of pictures are handled by `reader`.
+whole file once. `opening` opens the file. Parts of a file and sizes of pictures are handled by `reader`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
-from act2see.tools.runtime.forks import native
+from act2see.tools.video.opening import open_container
 from act2see.tools.video.store import Pixels
 
 if TYPE_CHECKING:
@@ -27,10 +25,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 log = logging.getLogger(__name__)
-# Formats that refer to other files or addresses, which an untrusted video must not make us open.
-_PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub", "avisynth", "vapoursynth"})
-# First bytes of the common ones.
-_PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,56 +61,6 @@ class Upright:
         down = -1 if self.mirror_y else 1
         across = -1 if self.mirror_x else 1
         return np.ascontiguousarray(pixels[::down, ::across])
-
-
-@contextmanager
-def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and its first video stream.
-
-    Raises:
-        VideoError: The file is a playlist, is not a video, is truncated, has no picture, or has an unknown
-            codec.
-    """
-    with native():
-        import av
-        from av.stream import Disposition
-
-    # Playlists are rejected before they are opened: opening one opens the files that it names, possibly a
-    # pipe that never ends.
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
-    }
-    try:
-        container = av.open(os.path.abspath(path), options=options, metadata_errors="ignore")
-    except av.error.FFmpegError as e:
-        raise _explain_unreadable(path) from e
-    with container:
-        # To FFmpeg the cover picture of a song is a video stream.
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            found = "has sound but no picture" if container.streams.audio else "contains no video"
-            raise VideoError(f"{path} {found}: give a video file")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise VideoError(
-                f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264"
-            )
-        stream.thread_type = "AUTO"
-        yield container, stream
-
-
-def _explain_unreadable(path: str) -> VideoError:
-    """Return an error that says why FFmpeg does not open a file as a video."""
-    with open(path, "rb") as f:
-        start = f.read(512)
-    if start.startswith(_PLAYLIST_MARKS) or (start.startswith(b"<?xml") and b"<MPD" in start):
-        return VideoError(f"{path} is a playlist, not a video: give the video file itself")
-    if start[4:8] == b"ftyp":  # an MP4 or MOV file
-        return VideoError(f"{path} is cut off before its table of frames: copy or download it again")
-    return VideoError(
-        f"{path} is not a video that can be read: give a video file, such as MP4, MOV, MKV or WebM"
-    )
 
 
 class _Packet(NamedTuple):
@@ -194,14 +138,18 @@ def _suits_decord(
     return np.array_equal(on_screen, keys)
 
 
-def scan(path: str) -> Table:
+def scan(path: str, number: int | None = None) -> Table:
     """Decode all frames and return their table, for files with damaged packets or without timestamps.
+
+    Args:
+        path: The file.
+        number: The number of its video stream, as in `open_container`.
 
     Raises:
         VideoError: No frame can be decoded.
     """
     log.warning("%s is damaged or has no usable timestamps: decoding all of it to list its frames", path)
-    with open_container(path) as (container, stream):
+    with open_container(path, number) as (container, stream):
         stream.codec_context.thread_count = 1  # so that damage is concealed in the same way each time
         frames = [(frame.pts, frame.duration) for frame in decode_all(container, stream)]
         if not frames:

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +224,7 @@ class VideoLibrary:
         try:
             stat = os.stat(window.path)
             key = (
-                Window(os.path.abspath(window.path), window.start, window.end),
+                replace(window, path=os.path.abspath(window.path)),
                 stat.st_size,
                 stat.st_mtime_ns,
             )

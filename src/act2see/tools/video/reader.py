@@ -32,7 +32,6 @@ from act2see.tools.video.container import (
     Table,
     Upright,
     decode_all,
-    open_container,
     orientation,
     read_by_counting,
     read_by_seeking,
@@ -40,6 +39,8 @@ from act2see.tools.video.container import (
     scan,
 )
 from act2see.tools.video.decord import check_decord, read_by_decord
+from act2see.tools.video.opening import open_container
+from act2see.tools.video.pixels import Shape, is_plain, render, usable_aspect
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import VideoPath, Window, exact_seconds
 
@@ -73,6 +74,7 @@ class VideoFile:
     """Number of decoding threads."""
     _table: Table
     _upright: Upright
+    _shape: Shape
     first: int = 0
     """Number, in the file, of the window's frame 0."""
 
@@ -190,7 +192,7 @@ class VideoFile:
 
         resize = VideoReformatter()
         width, height = (size[1], size[0]) if self._upright.turn else size
-        with open_container(self.path) as (container, stream):
+        with open_container(self.path, self.window.stream) as (container, stream):
             if self._table.pts is None:
                 stream.codec_context.thread_count = 1  # as in `scan`, so that the count is the same
                 frames = read_by_counting(container, stream, wanted)
@@ -198,8 +200,8 @@ class VideoFile:
                 stream.codec_context.thread_count = self.threads
                 frames = read_by_seeking(container, stream, self._table, wanted)
             for i, frame in frames:
-                small = resize.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC")
-                yield i, self._upright(np.asarray(small.to_ndarray(), np.uint8))
+                widening = self._shape.widening(frame, stream.codec_context.sample_aspect_ratio)
+                yield i, self._upright(render(frame, (width, height), resize, widening))
 
 
 def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0) -> VideoFile:
@@ -218,9 +220,14 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
     window = Window.resolve(video)
     if decoder == "decord":
         check_decord()
-    _check(window.path)
+    _check(window)
     stat = os.stat(window.path)
-    table, upright, width, height = _probe(os.path.abspath(window.path), stat.st_size, stat.st_mtime_ns)
+    table, upright, shape = _probe(
+        os.path.abspath(window.path), window.stream, stat.st_size, stat.st_mtime_ns
+    )
+    width, height = shape.display_width, shape.height
+    if upright.turn:
+        width, height = height, width
     length = float(table.seconds[-1]) + table.last
     start, end = window.start, min(window.end, length)
     first, timestamps = 0, table.seconds
@@ -244,35 +251,34 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
         threads=threads or min(_THREADS, os.cpu_count() or 1),
         _table=table,
         _upright=upright,
+        _shape=shape,
         first=first,
     )
 
 
 @lru_cache(16)
-def _probe(path: str, size: int, changed: int) -> tuple[Table, Upright, int, int]:
-    """Return the table of a file, its transformation to upright pictures, and their width and height.
+def _probe(path: str, number: int | None, size: int, changed: int) -> tuple[Table, Upright, Shape]:
+    """Return the table of a file, its transformation to upright pictures, and the shape of the first one.
 
     Cached for all parts of a file. `size` and `changed` (nanoseconds) belong to the key of the cache, so that
     a changed file is read again.
     """
-    with open_container(path) as (container, stream):
+    with open_container(path, number) as (container, stream):
         table = read_table(container, stream)
-    with open_container(path) as (container, stream):
-        shape = stream.sample_aspect_ratio
-        first = list(islice(decode_all(container, stream), _FIRST))
+    with open_container(path, number) as (container, stream):
+        shown = usable_aspect(stream.sample_aspect_ratio)
+        frames = decode_all(container, stream)
+        first = list(islice(frames, 1))
+        coded = stream.codec_context.sample_aspect_ratio
+        first += islice(frames, _FIRST - 1)
     if not first or table is None or not _starts_with(table, [frame.pts for frame in first]):
-        table = scan(path)
-        with open_container(path) as (container, stream):
+        table = scan(path, number)
+        with open_container(path, number) as (container, stream):
             first = list(islice(decode_all(container, stream), 1))
     upright, mirrored = orientation(first[0])
-    width, height = first[0].width, first[0].height
-    if shape and 0.25 <= shape <= 4:  # pixels that are not square
-        width = round(width * float(shape))
-    if upright.turn:
-        width, height = height, width
-    if mirrored:
+    if mirrored or not is_plain(first[0]):
         table = replace(table, decord=False)  # decord reads any display matrix as a rotation
-    return table, upright, width, height
+    return table, upright, Shape(first[0].width, first[0].height, coded, shown)
 
 
 def _starts_with(table: Table, pts: Sequence[int | None]) -> bool:
@@ -302,7 +308,7 @@ def video_digest(video: VideoPath) -> str:
         VideoError: The file is missing, a folder, empty, or cannot be read.
     """
     window = Window.resolve(video)
-    _check(window.path)
+    _check(window)
     digest = hashlib.blake2b(digest_size=16)
     size = os.path.getsize(window.path)
     with open(window.path, "rb") as f:
@@ -317,11 +323,16 @@ def video_digest(video: VideoPath) -> str:
     if not window.whole:
         # Both ends, to the microsecond: parts of one file must not share a digest.
         digest.update(f"#t={exact_seconds(window.start)},{exact_seconds(window.end)}".encode())
+        if window.stream is not None:
+            digest.update(f"&v={window.stream}".encode())
     return digest.hexdigest()
 
 
-def _check(path: str) -> None:
-    """Raise `VideoError` unless the path is a regular file that is not empty."""
+def _check(window: Window) -> None:
+    """Raise `VideoError` unless the path is a regular file that is not empty, and the part is possible."""
+    path = window.path
+    if problem := window.problem():
+        raise VideoError(problem)
     if why := unfit_for_path(path):
         raise VideoError(f"{clean_text(path)} cannot be opened: {why}")
     if os.path.isdir(path):
@@ -332,7 +343,8 @@ def _check(path: str) -> None:
         with open(path, "rb") as f:
             empty = not f.read(1)
     except FileNotFoundError as e:
-        raise VideoError(f"there is no file {path}: check the path") from e
+        problem = window.misread()
+        raise VideoError(problem or f"there is no file {path}: check the path") from e
     except OSError as e:
         raise VideoError(f"{path} cannot be read ({e.strerror}): check its permissions") from e
     if empty:
