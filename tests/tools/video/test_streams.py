@@ -1,4 +1,4 @@
-"""The choice of a file's video stream."""
+"""The choice of a file's video stream, and the zero of its time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.tools.videos import number, picture
 from act2see.errors import VideoError
 from act2see.tools.video.reader import open_video, video_digest
 from act2see.tools.video.streams import Candidate, choose
+from act2see.tools.video.subtitles import Line, Transcript
 
 TICK = Fraction(1, 1000)
 
@@ -123,3 +124,26 @@ def test_covers_are_never_chosen_by_themselves() -> None:
     chapters = Candidate(2, "mjpeg", 1280, 720, 4, default=True, hidden=False)
     assert choose([cover, film, chapters]) == film
     assert choose([cover]) is None
+
+
+@pytest.mark.parametrize(
+    ("picture_start", "sound_start", "first"), [(2, 0, 2), (3, 1, 2), (0, 0, 0), (0, 1, 0), (2, None, 0)]
+)
+def test_a_picture_after_the_sound_keeps_the_time_of_players(
+    tmp_path: Path, picture_start: float, sound_start: float | None, first: float
+) -> None:
+    clip = write_streams(tmp_path / "clip.mkv", [(128, 8, DEFAULT)], picture_start, sound_start)
+    video = open_video(clip)
+    assert video.timestamps == pytest.approx([first + i / 10 for i in range(8)], abs=2e-3)
+    assert video.seconds == pytest.approx(first + 0.8, abs=2e-3)
+    part = open_video(f"{clip}#t={first + 0.3},{first + 0.5}")
+    assert [number(pixels) for _, _, pixels in part.read(range(part.frames))] == [3, 4]
+    if first:
+        with pytest.raises(VideoError, match=r"has sound but no picture before 2\.0 s: ask for another part"):
+            open_video(f"{clip}#t=0,1")
+
+
+def test_the_transcript_of_a_part_counts_from_its_start() -> None:
+    lines = (Line(0, 2, "before"), Line(1, 4, "across"), Line(5, 6, "within"), Line(8, 9, "after"))
+    part = Transcript("clip.srt", lines).within(3, 8)
+    assert part.lines == (Line(0, 1, "across"), Line(2, 3, "within"))

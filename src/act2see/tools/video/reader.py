@@ -1,7 +1,8 @@
 """Opening videos, choosing frames by presentation timestamp (PTS), and reading them at a small size.
 
-Times are seconds from the first frame. They come from each frame's PTS, never from an average frame rate. A
-video is never in memory as a whole: `read` streams frames, and resizes and rotates each after decoding.
+Times are seconds by a player's clock, mostly from the first frame (`clock.py`). They come from each frame's
+PTS, never from an average frame rate. A video is never in memory as a whole: `read` streams frames, and
+resizes and rotates each after decoding.
 
 Opening a video reads its table of packets, which takes a second for an hour of video, and decodes the first
 frames to check the table. If these differ from it, or if packets are damaged, the whole file is decoded once
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from act2see.errors import VideoError
 from act2see.tools.frames import Video
 from act2see.tools.runtime.text import clean_text, first_line, unfit_for_path
+from act2see.tools.video.clock import picture_delay
 from act2see.tools.video.container import (
     Table,
     Upright,
@@ -237,6 +239,11 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
                 f"{window.path} ends at {length:.1f} s, before the part starts "
                 f"({exact_seconds(start)} s): ask for another part"
             )
+        if end <= table.seconds[0]:
+            raise VideoError(
+                f"{window.path} has sound but no picture before {table.seconds[0]:.1f} s: "
+                "ask for another part"
+            )
         [first] = frames_at(table.seconds, [start])
         [last] = frames_at(table.seconds, [end - 2 * SLACK])
         # The frame on screen at the start of the part started earlier: its time becomes 0.
@@ -271,6 +278,7 @@ def _probe(path: str, number: int | None, size: int, changed: int) -> tuple[Tabl
         first = list(islice(frames, 1))
         coded = stream.codec_context.sample_aspect_ratio
         first += islice(frames, _FIRST - 1)
+        delay = picture_delay(container, stream, first[0].pts) if first else 0.0
     if not first or table is None or not _starts_with(table, [frame.pts for frame in first]):
         table = scan(path, number)
         with open_container(path, number) as (container, stream):
@@ -278,6 +286,8 @@ def _probe(path: str, number: int | None, size: int, changed: int) -> tuple[Tabl
     upright, mirrored = orientation(first[0])
     if mirrored or not is_plain(first[0]):
         table = replace(table, decord=False)  # decord reads any display matrix as a rotation
+    if delay:
+        table = replace(table, seconds=table.seconds + delay)
     return table, upright, Shape(first[0].width, first[0].height, coded, shown)
 
 
