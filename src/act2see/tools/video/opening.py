@@ -43,8 +43,7 @@ def open_container(path: str, number: int | None = None) -> Iterator[tuple[Input
         import av
 
         if not container.streams.video:
-            found = "has sound but no picture" if container.streams.audio else "contains no video"
-            raise VideoError(f"{path} {found}: give a video file")
+            raise _no_picture(path, container)
         if number is None:
             number = _number_shown(path, container)
         stream = stream_at(container, number, path)
@@ -80,6 +79,11 @@ def _open(path: str) -> InputContainer:
         raise _explain_unreadable(path) from e
 
 
+def _no_picture(path: str, container: InputContainer) -> VideoError:
+    found = "has sound but no picture" if container.streams.audio else "contains no video"
+    return VideoError(f"{path} {found}: give a video file")
+
+
 def _number_shown(path: str, container: InputContainer) -> int:
     """Return the number of the video stream that a player shows. Raises `VideoError` for a mere cover."""
     stat = os.stat(path)
@@ -90,8 +94,7 @@ def _number_shown(path: str, container: InputContainer) -> int:
         raise VideoError(
             f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264"
         )
-    has = "has sound but no picture" if container.streams.audio else "contains no video"
-    raise VideoError(f"{path} {has} other than a cover: give a video file")
+    raise _no_picture(path, container)
 
 
 @lru_cache(64)
