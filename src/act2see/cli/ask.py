@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -121,6 +120,8 @@ def ask(
     Needs a video and a question, or --resume with the id of a saved run. The default preset, micro, works
     offline and understands only videos of the board world; for your own videos choose another preset.
     """
+    from act2see.tools.video.window import absolute_path
+
     _check_targets(save, html)
     person = DecisionOptions(accept, replace, supply, refuse, answer, reason, by)
     decision = read_decision(person)
@@ -136,7 +137,7 @@ def ask(
         run = uuid4().hex[:8]
         changes = _RunOptions(tools, no_tools, approve, seed, max_calls, max_tokens)
         settings = _settings(preset, config, changes)
-        path = os.path.abspath(video)  # the run may be resumed from another folder
+        path = absolute_path(video)  # the run may be resumed from another folder
         work = _ask(run, settings, path, question, option or [], show=not json)
     trace, used = _run_to_end(work, run)
     try:

@@ -24,6 +24,7 @@ from act2see.tools.frames import FrameRef, Record, Supplied
 from act2see.tools.runtime.files import is_text, read_file
 from act2see.tools.runtime.text import first_problem
 from act2see.tools.video.folders import FencedLibrary, Folders
+from act2see.tools.video.pixels import opaque
 from act2see.tools.video.reader import frames_at
 from act2see.trace.record import Frames, Review, Text
 from act2see.trace.trace import Trace
@@ -243,7 +244,7 @@ def _store_picture(
     import numpy as np
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(picture).convert("RGB")
+    image = opaque(ImageOps.exif_transpose(picture))
     side = resources.finder.library.max_side  # pixels
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, provenance)

@@ -41,6 +41,7 @@ from act2see.tools.search.finder import Finder
 from act2see.tools.search.librarian import search_folder
 from act2see.tools.video.folders import Folders
 from act2see.tools.video.subtitles import read_transcript, subtitles_of
+from act2see.tools.video.window import Window
 from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -222,9 +223,10 @@ def make_transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> S
         texts: list[str] = []
         found: list[dict[str, Any]] = []
         for name in [video] if video else folders.videos(max_videos):
-            for file in _subtitle_files(folders, name):
+            window = Window.resolve(folders.path(name))
+            for file in _subtitle_files(folders, window.path):
                 try:
-                    transcript = read_transcript(file)
+                    transcript = read_transcript(file).within(window.start, window.end)
                 except TranscriptError as e:
                     texts.append(one_line(str(e)))
                     continue
@@ -247,8 +249,8 @@ def make_transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> S
 
 
 def _subtitle_files(folders: Folders, video: str) -> list[Path]:
-    """Return the subtitle files of a video, without links that lead out of the folders."""
-    found = [folders.find(str(file)) for file in subtitles_of(folders.path(video))]
+    """Return the subtitle files of a video, given by its path, without links that lead out of the folders."""
+    found = [folders.find(str(file)) for file in subtitles_of(video)]
     return [Path(file.path) for file in found if file and file.whole]
 
 

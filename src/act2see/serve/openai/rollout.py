@@ -29,6 +29,7 @@ from act2see.agent.rollout import ImagePiece, Piece, Rollout, TextPiece
 from act2see.serve.openai.wire import ChatRequest, ImagePart, ProtocolError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.forks import Lock
+from act2see.tools.video.pixels import opaque
 from act2see.tools.video.store import Pixels, frame_digest
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -157,7 +158,7 @@ def decode_picture(url: str, field: str, max_pixels: int = MAX_PIXELS) -> Pixels
                     f"the picture is too narrow ({width} x {height}): "
                     f"the longer side must be less than {_MAX_ASPECT} times the shorter"
                 )
-            return np.array(image.convert("RGB"))
+            return np.array(opaque(image))
     except binascii.Error as e:
         raise refusal(f"the base64 is invalid ({e})") from e
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # Pillow's errors

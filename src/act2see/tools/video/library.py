@@ -15,7 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +266,7 @@ class VideoLibrary:
         """Return `video_digest`, computed once as long as the file does not change."""
         try:
             identity = identify(window.path)
-            key = Window(os.path.abspath(window.path), window.start, window.end), identity
+            key = replace(window, path=os.path.abspath(window.path)), identity
         except (OSError, ValueError):  # ValueError: a character that a path cannot contain
             return video_digest(window)  # raises an error that explains the problem
         with self._lock:

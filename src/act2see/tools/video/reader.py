@@ -1,7 +1,8 @@
 """Opening videos, choosing frames by presentation timestamp (PTS), and reading them at a small size.
 
-Times are seconds from the first frame. They come from each frame's PTS, never from an average frame rate. A
-video is never in memory as a whole: `read` streams frames, and resizes and rotates each after decoding.
+Times are seconds by a player's clock, mostly from the first frame (`clock.py`). They come from each frame's
+PTS, never from an average frame rate. A video is never in memory as a whole: `read` streams frames, and
+resizes and rotates each after decoding.
 
 Opening a video reads its table of packets, which takes a second for an hour of video, and decodes the first
 frames to check the table. If these differ from it, or if packets are damaged, the whole file is decoded once
@@ -28,10 +29,13 @@ from numpy.typing import NDArray
 from act2see.errors import VideoError
 from act2see.tools.frames import Video
 from act2see.tools.runtime.text import clean_text, first_line, unfit_for_path
-from act2see.tools.video.container import Upright, open_container, orientation
+from act2see.tools.video.clock import picture_delay
 from act2see.tools.video.decord import check_decord, read_by_decord
 from act2see.tools.video.identity import FileIdentity, content_digest, identify, sampled_digest
-from act2see.tools.video.packets import decode_all
+from act2see.tools.video.opening import open_container
+from act2see.tools.video.orientation import Upright, orientation
+from act2see.tools.video.packets import UNKNOWN, decode_all
+from act2see.tools.video.pixels import Shape, is_plain, render, usable_aspect
 from act2see.tools.video.seeking import read_frames
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.table import Table, read_table, scan
@@ -65,6 +69,7 @@ class VideoFile:
     """Number of decoding threads."""
     _table: Table
     _upright: Upright
+    _shape: Shape
     first: int = 0
     """Number, in the file, of the window's frame 0."""
 
@@ -186,10 +191,9 @@ class VideoFile:
 
         resize = VideoReformatter()
         width, height = (size[1], size[0]) if self._upright.turn else size
-        frames = read_frames(partial(open_container, self.path), self._table, wanted, self.threads)
-        for i, frame in frames:
-            small = resize.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC")
-            yield i, self._upright(np.asarray(small.to_ndarray(), np.uint8))
+        open_file = partial(open_container, self.path, self.window.stream)
+        for i, frame, coded in read_frames(open_file, self._table, wanted, self.threads):
+            yield i, self._upright(render(frame, (width, height), resize, self._shape.widening(frame, coded)))
 
 
 def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0) -> VideoFile:
@@ -208,11 +212,14 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
     window = Window.resolve(video)
     if decoder == "decord":
         check_decord()
-    _check(window.path)
+    _check(window)
     identity = identify(window.path)
     # A file that may change unnoticed is read again: the unique object finds nothing in the cache.
     once = object() if identity.recent else None
-    table, upright, width, height = _probe(os.path.abspath(window.path), identity, once)
+    table, upright, shape = _probe(os.path.abspath(window.path), window.stream, identity, once)
+    width, height = shape.display_width, shape.height
+    if upright.turn:
+        width, height = height, width
     length = float(table.seconds[-1]) + table.last
     start, end = window.start, min(window.end, length)
     first, timestamps = 0, table.seconds
@@ -221,6 +228,11 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
             raise VideoError(
                 f"{window.path} ends at {length:.1f} s, before the part starts "
                 f"({exact_seconds(start)} s): ask for another part"
+            )
+        if end <= table.seconds[0]:
+            raise VideoError(
+                f"{window.path} has sound but no picture before {table.seconds[0]:.1f} s: "
+                "ask for another part"
             )
         [first] = frames_at(table.seconds, [start])
         [last] = frames_at(table.seconds, [end - 2 * SLACK])
@@ -236,35 +248,51 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
         threads=threads or min(_THREADS, os.cpu_count() or 1),
         _table=table,
         _upright=upright,
+        _shape=shape,
         first=first,
     )
 
 
 @lru_cache(16)
-def _probe(path: str, identity: FileIdentity, once: object) -> tuple[Table, Upright, int, int]:
-    """Return the table of a file, its transformation to upright pictures, and their width and height.
+def _probe(
+    path: str, number: int | None, identity: FileIdentity, once: object
+) -> tuple[Table, Upright, Shape]:
+    """Return the table of a file, its transformation to upright pictures, and the shape of the first one.
 
     Cached for all parts of a file. `identity` and `once` belong to the key of the cache, so that a changed
     file is read again.
     """
-    with open_container(path) as (container, stream):
+    with open_container(path, number) as (container, stream):
         table = read_table(container, stream)
-    with open_container(path) as (container, stream):
-        shape = stream.sample_aspect_ratio
-        first = list(islice(decode_all(container, stream), _FIRST))
-    if not first or table is None or not _starts_with(table, [frame.pts for frame in first]):
-        table = scan(partial(open_container, path), path)
-        with open_container(path) as (container, stream):
+    with open_container(path, number) as (container, stream):
+        shown = usable_aspect(stream.sample_aspect_ratio)
+        frames = decode_all(container, stream)
+        first = list(islice(frames, 1))
+        coded = stream.codec_context.sample_aspect_ratio
+        first += islice(frames, _FIRST - 1)
+        if first and table and _starts_with(table, [frame.pts for frame in first]):
+            delay = picture_delay(container, stream, _first_stamp(table))
+        else:
+            table = None
+    if table is None:
+        table = scan(partial(open_container, path, number), path)
+        with open_container(path, number) as (container, stream):
             first = list(islice(decode_all(container, stream), 1))
+            delay = picture_delay(container, stream, _first_stamp(table))
     upright, mirrored = orientation(first[0])
-    width, height = first[0].width, first[0].height
-    if shape and 0.25 <= shape <= 4:  # pixels that are not square
-        width = round(width * float(shape))
-    if upright.turn:
-        width, height = height, width
-    if mirrored:
+    if mirrored or not is_plain(first[0]):
         table = replace(table, decord=False)  # decord reads any display matrix as a rotation
-    return table, upright, width, height
+    if delay:
+        table = replace(table, seconds=table.seconds + delay)
+    return table, upright, Shape(first[0].width, first[0].height, coded, shown)
+
+
+def _first_stamp(table: Table) -> int | None:
+    """Return the PTS of the first frame; None if it has none."""
+    if not len(table.keys) or table.keys[0] != 0:
+        return None
+    stamp = int(table.starts[0, 0])
+    return None if stamp == UNKNOWN else stamp
 
 
 def _starts_with(table: Table, packets: Sequence[int | None]) -> bool:
@@ -295,7 +323,7 @@ def video_digest(video: VideoPath, cache: Path | None = None) -> str:
         VideoError: The file is missing, a folder, empty, cannot be read, or is being written.
     """
     window = Window.resolve(video)
-    _check(window.path)
+    _check(window)
     try:
         return content_digest(window.path, _part(window), cache)
     except OSError as e:
@@ -309,7 +337,7 @@ def had_digest(video: VideoPath, digest: str) -> bool:
         VideoError: As `video_digest`.
     """
     window = Window.resolve(video)
-    _check(window.path)
+    _check(window)
     try:
         return sampled_digest(window.path, _part(window)) == digest
     except OSError as e:
@@ -320,11 +348,15 @@ def _part(window: Window) -> str:
     """Return what a digest says of a part: both ends, to the microsecond, so that no two parts share one."""
     if window.whole:
         return ""
-    return f"#t={exact_seconds(window.start)},{exact_seconds(window.end)}"
+    stream = "" if window.stream is None else f"&v={window.stream}"
+    return f"#t={exact_seconds(window.start)},{exact_seconds(window.end)}{stream}"
 
 
-def _check(path: str) -> None:
-    """Raise `VideoError` unless the path is a regular file that is not empty."""
+def _check(window: Window) -> None:
+    """Raise `VideoError` unless the path is a regular file that is not empty, and the part is possible."""
+    path = window.path
+    if problem := window.problem():
+        raise VideoError(problem)
     if why := unfit_for_path(path):
         raise VideoError(f"{clean_text(path)} cannot be opened: {why}")
     if os.path.isdir(path):
@@ -335,7 +367,8 @@ def _check(path: str) -> None:
         with open(path, "rb") as f:
             empty = not f.read(1)
     except FileNotFoundError as e:
-        raise VideoError(f"there is no file {path}: check the path") from e
+        problem = window.misread()
+        raise VideoError(problem or f"there is no file {path}: check the path") from e
     except OSError as e:
         raise VideoError(f"{path} cannot be read ({e.strerror}): check its permissions") from e
     if empty:

@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from fractions import Fraction
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
 
     from act2see.tools.video.packets import OpenFile
 
+    Read = tuple[int, VideoFrame, Fraction | None]
+
 log = logging.getLogger(__name__)
 _EARLIER = (0, 1, 4)  # a frame is tried from its own keyframe, the one before, and the fourth before
 _PASSES = 2  # after so many passes from the start, the next one reads all that is left: time stays linear
 
 
-def read_frames(
-    open_file: OpenFile, table: Table, wanted: Sequence[int], threads: int
-) -> Iterator[tuple[int, VideoFrame]]:
-    """Yield frames by their numbers. Damaged frames are left out.
+def read_frames(open_file: OpenFile, table: Table, wanted: Sequence[int], threads: int) -> Iterator[Read]:
+    """Yield frames by their numbers, with the pixels' aspect ratio in the stream. Damaged ones are left out.
 
     Args:
         open_file: Opens the file.
@@ -98,9 +99,7 @@ def _is_clean(table: Table, group: int, members: Sequence[int]) -> bool:
     return not ((table.bad >= first) & (table.bad < end)).any()
 
 
-def _collect(
-    frames: Iterable[tuple[int, VideoFrame]], left: deque[int], last: int, *, gaps: bool = False
-) -> Iterator[tuple[int, VideoFrame]]:
+def _collect(frames: Iterable[Read], left: deque[int], last: int, *, gaps: bool = False) -> Iterator[Read]:
     """Yield the wanted frames, and remove them from `left`.
 
     Args:
@@ -109,7 +108,7 @@ def _collect(
         last: The last number that `frames` is to yield.
         gaps: Whether to go on if a wanted frame did not come. It is then removed too.
     """
-    for i, frame in frames:
+    for i, frame, coded in frames:
         if i < left[0]:
             continue
         while left[0] < i:
@@ -117,7 +116,7 @@ def _collect(
                 return
             left.popleft()
         left.popleft()
-        yield i, frame
+        yield i, frame, coded
         if i == last:
             return
     while gaps and left and left[0] <= last:
@@ -142,7 +141,7 @@ class _Source:
         self._shown = np.isin(np.arange(len(table.sizes)), table.packets)
         """Whether each packet shows a frame, `(packets,)`."""
 
-    def decode(self, wanted: Sequence[int], key: int | None) -> Iterator[tuple[int, VideoFrame]]:
+    def decode(self, wanted: Sequence[int], key: int | None) -> Iterator[Read]:
         """Yield the wanted frames that come, with their numbers.
 
         Args:
@@ -152,17 +151,18 @@ class _Source:
         """
         import av
 
+        codec = self._stream.codec_context
         numbers = {int(self._table.packets[i]): i for i in wanted}
         try:
             for packet in self._packets(numbers, key):
                 for frame in decode(self._stream, packet):
                     if frame.pts in numbers:
-                        yield numbers[frame.pts], frame
+                        yield numbers[frame.pts], frame, codec.sample_aspect_ratio
         except av.error.FFmpegError as e:
             log.debug("%s cannot be read further: %s", self._container.name, e)
         for frame in decode(self._stream, None):
             if frame.pts in numbers:
-                yield numbers[frame.pts], frame
+                yield numbers[frame.pts], frame, codec.sample_aspect_ratio
 
     def _packets(self, wanted: Collection[int], key: int | None) -> Iterator[Packet]:
         """Yield numbered packets up to the last wanted one.

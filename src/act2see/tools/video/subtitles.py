@@ -21,7 +21,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,6 +62,15 @@ class Transcript:
     """Lines in order of time."""
     skipped: int = 0
     """Number of cues that could not be parsed."""
+
+    def within(self, start: float, end: float) -> Transcript:
+        """Return the lines that are spoken in a part of the video, with times from the part's start."""
+        lines = [
+            Line(max(0.0, line.start - start), min(line.stop, end) - start, line.text)
+            for line in self.lines
+            if line.stop > start and line.start < end
+        ]
+        return replace(self, lines=tuple(lines))
 
     def search(self, query: str, count: int = 5) -> tuple[Line, ...]:
         """Return the lines that match the words of a query best, best first.

@@ -1,0 +1,135 @@
+"""Opening a file by PyAV: a single local file and one of its video streams.
+
+Every error of FFmpeg becomes a `VideoError` here, also those of later steps, while the file is open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from act2see.errors import VideoError
+from act2see.tools.runtime.forks import native
+from act2see.tools.video.streams import choose, count_packets, list_streams, stream_at
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+log = logging.getLogger(__name__)
+# Formats that refer to other files or addresses, which an untrusted video must not make us open.
+_PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub", "avisynth", "vapoursynth"})
+# First bytes of the common ones.
+_PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")
+
+
+@contextmanager
+def open_container(path: str, number: int | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and one of its video streams.
+
+    Args:
+        path: The file.
+        number: The number of the stream among the video streams; None for the one that a player shows.
+
+    Raises:
+        VideoError: The file is a playlist, is not a video, is truncated, has no picture or no such stream, or
+            has an unknown codec; or FFmpeg fails while it is open.
+    """
+    with _open(path) as container:
+        import av
+
+        if not container.streams.video:
+            raise _no_picture(path, container)
+        if number is None:
+            number = _number_shown(path, container)
+        stream = stream_at(container, number, path)
+        if stream.codec_context is None:
+            raise VideoError(
+                f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264"
+            )
+        stream.thread_type = "AUTO"
+        try:
+            yield container, stream
+        except av.error.FFmpegError as e:  # of any step between here and the picture
+            why = e.strerror or type(e).__name__
+            raise VideoError(
+                f"FFmpeg cannot read {path} ({why}): copy or download it again, or convert it to H.264"
+            ) from e
+
+
+def _open(path: str) -> InputContainer:
+    with native():
+        import av
+
+    # Playlists are rejected before they are opened: opening one opens the files that it names, possibly a
+    # pipe that never ends.
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
+        # A name such as `p%03d.png` is that of one picture, not of a sequence.
+        "pattern_type": "none",
+    }
+    try:
+        return av.open(os.path.abspath(path), options=options, metadata_errors="ignore")
+    except av.error.FFmpegError as e:
+        raise _explain_unreadable(path) from e
+
+
+def _no_picture(path: str, container: InputContainer) -> VideoError:
+    found = "has sound but no picture" if container.streams.audio else "contains no video"
+    return VideoError(f"{path} {found}: give a video file")
+
+
+def _number_shown(path: str, container: InputContainer) -> int:
+    """Return the number of the video stream that a player shows. Raises `VideoError` for a mere cover."""
+    stat = os.stat(path)
+    found = _choose(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    if found is not None:
+        return found
+    if any(stream.codec_context is None for stream in container.streams.video):
+        raise VideoError(
+            f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264"
+        )
+    raise _no_picture(path, container)
+
+
+@lru_cache(64)
+def _choose(path: str, *unchanged: int) -> int | None:
+    """Choose a video stream, once for each file, and say which if there were others.
+
+    Args:
+        path: The file.
+        unchanged: What changes with the file.
+    """
+    with _open(path) as container:
+        candidates = list_streams(container, {})
+        several = sum(not one.hidden for one in candidates) > 1
+        if several and not all(one.frames for one in candidates):
+            candidates = list_streams(container, count_packets(container))
+    chosen = choose(candidates)
+    if chosen is not None and several:
+        others = ", ".join(str(one) for one in candidates if one is not chosen)
+        log.warning(
+            "%s has several video streams: %s is shown, not %s; #v=N after the name chooses",
+            path,
+            chosen,
+            others,
+        )
+    return chosen.number if chosen else None
+
+
+def _explain_unreadable(path: str) -> VideoError:
+    """Return an error that says why FFmpeg does not open a file as a video."""
+    with open(path, "rb") as f:
+        start = f.read(512)
+    if start.startswith(_PLAYLIST_MARKS) or (start.startswith(b"<?xml") and b"<MPD" in start):
+        return VideoError(f"{path} is a playlist, not a video: give the video file itself")
+    if start[4:8] == b"ftyp":  # an MP4 or MOV file
+        return VideoError(f"{path} is cut off before its table of frames: copy or download it again")
+    return VideoError(
+        f"{path} is not a video that can be read: give a video file, such as MP4, MOV, MKV or WebM"
+    )
