@@ -41,7 +41,7 @@ class Mark(NamedTuple):
     corrupt: bool
 
     @classmethod
-    def of(cls, p: Packet) -> Mark:
+    def of(cls, p: Packet[VideoStream]) -> Mark:
         """Return the mark of a packet."""
         return cls(p.pts, p.dts, p.duration or 0, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt)
 
@@ -56,7 +56,7 @@ class Seen:
     """Numbers of the packets that cannot be decoded, or before which the file cannot be read."""
 
 
-def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Yield the packets of frames up to the end of the file, or up to where it cannot be read.
 
     Packets without content are left out: AVI has them for frames that were dropped.
@@ -101,7 +101,7 @@ def decode_all(
     yield from decode(stream, None)
 
 
-def decode(stream: VideoStream, packet: Packet | None) -> list[VideoFrame]:
+def decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
     """Decode a packet, or with None the last frames; return no frames if it is damaged."""
     import av
 

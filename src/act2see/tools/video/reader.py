@@ -296,7 +296,7 @@ def _first_stamp(table: Table) -> int | None:
 
 
 def _starts_with(table: Table, packets: Sequence[int | None]) -> bool:
-    return table.packets[: len(packets)].tolist() == packets
+    return bool(table.packets[: len(packets)].tolist() == packets)
 
 
 def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[np.float64]) -> list[int]:

@@ -123,7 +123,7 @@ def _collect(frames: Iterable[Read], left: deque[int], last: int, *, gaps: bool 
         left.popleft()
 
 
-def _is_start(packet: Packet, start: Sequence[int]) -> bool:
+def _is_start(packet: Packet[VideoStream], start: Sequence[int]) -> bool:
     """Return whether a packet is the one with these PTS, DTS and position in the file."""
     # The DTS is not compared: where a container has none, FFmpeg guesses it from the packets before.
     found = [UNKNOWN if x is None else x for x in (packet.pts, packet.pos)]
@@ -164,7 +164,7 @@ class _Source:
             if frame.pts in numbers:
                 yield numbers[frame.pts], frame, codec.sample_aspect_ratio
 
-    def _packets(self, wanted: Collection[int], key: int | None) -> Iterator[Packet]:
+    def _packets(self, wanted: Collection[int], key: int | None) -> Iterator[Packet[VideoStream]]:
         """Yield numbered packets up to the last wanted one.
 
         Args:

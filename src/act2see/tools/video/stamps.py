@@ -85,12 +85,13 @@ def _straighten(stamps: Sequence[float | None], rate: float, longest: float) -> 
             offset = times[-1] + (i - kept[n - 1]) * step - stamp
         times.append(stamp + offset)
     every = np.arange(len(stamps))
-    out = np.interp(every, kept, times)
+    out: NDArray[np.float64] = np.interp(every, kept, times)
     before, after = every < kept[0], every > kept[-1]
     out[before] = times[0] + (every[before] - kept[0]) * step
     out[after] = times[-1] + (every[after] - kept[-1]) * step
-    out = np.maximum.accumulate(out)  # steps smaller than the digits of the stamps
-    return Line(out, odd=len(stamps) - len(kept), joins=len(joins))
+    # Steps can be smaller than the digits of the stamps.
+    ordered: NDArray[np.float64] = np.maximum.accumulate(out).astype(np.float64)
+    return Line(ordered, odd=len(stamps) - len(kept), joins=len(joins))
 
 
 def _choose(stamps: Sequence[float | None], step: float, longest: float) -> tuple[list[int], set[int]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from act2see.tools.video.packets import OpenFile
 
 log = logging.getLogger(__name__)
+_RESETS = 0x200  # FFmpeg's AVFMT_TS_DISCONT
 _BACK, _FORWARD = -1.0, 3600.0  # seconds: a step of the decoding time beyond them starts another recording
 _SHORTEST = 16  # frames: a shorter recording between two jumps is more likely a few odd timestamps
 _REORDERED = 32  # packets: no codec has a longer way from decoding order to presentation order
@@ -124,9 +125,7 @@ def scan(open_file: OpenFile, path: str) -> Table:
 
 def _may_reset(container: InputContainer) -> bool:
     """Return whether the clock may be set anew within a file of this format, as in MPEG-TS."""
-    from av.format import Flags
-
-    return bool(container.format.flags & Flags.ts_discont.value)
+    return bool(container.format.flags & _RESETS)
 
 
 def _order(marks: Sequence[Mark], stream: VideoStream, resets: bool) -> list[int] | None:
