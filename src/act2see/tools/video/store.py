@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Initial, Provenance
-from act2see.tools.runtime.files import replacing_file
+from act2see.tools.runtime.files import read_file, replacing_file
 from act2see.tools.runtime.forks import Lock, natively, renew_after_fork
+from act2see.tools.runtime.picture_files import MAX_BYTES, PictureError, decode_picture
 
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`, RGB."""
@@ -129,8 +130,8 @@ class FrameStore:
                 f"frame {digest} is not in {self.url}: was the trace made with another store, "
                 "or the store cleared?"
             ) from e
-        except OSError as e:  # Pillow's error for a file that is not a picture is one too
-            why = e.strerror or e
+        except (OSError, PictureError) as e:
+            why = getattr(e, "strerror", None) or e
             raise StoreError(
                 f"frame {digest} in {self.url} cannot be read ({why}): delete {path} and ask again"
             ) from e
@@ -191,7 +192,7 @@ class FrameStore:
             return True
         try:
             pixels = _decode_png(png)
-        except (OSError, SyntaxError, ValueError):  # Pillow's errors for a broken PNG
+        except PictureError:
             return False
         if frame_digest(pixels) != digest:
             return False
@@ -227,7 +228,7 @@ class FrameStore:
     def _read(self, path: str) -> bytes:
         if self._remote:
             return bytes(self._remote.cat_file(path))
-        return Path(path).read_bytes()
+        return read_file(path, MAX_BYTES)
 
     def _write(self, digest: str, png: bytes) -> None:
         path = self.path(digest)
@@ -278,9 +279,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 @natively
 def _decode_png(png: bytes) -> Pixels:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+    with decode_picture(png) as image:
         return np.array(image.convert("RGB"))
 
 
