@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from act2see.errors import VideoError
 from act2see.tools.runtime.forks import native
+from act2see.tools.video.limits import MAX_PIXELS, check_size, choose_threads, limit_packets
 from act2see.tools.video.store import Pixels
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 
     Raises:
         VideoError: The file is a playlist, is not a video, is truncated, has no picture, or has an unknown
-            codec.
+            codec, or pictures that are too large.
     """
     with native():
         import av
@@ -102,6 +103,11 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError(
                 f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264"
             )
+        width, height = stream.codec_context.width, stream.codec_context.height
+        check_size(path, width, height)
+        # The size may also change in mid-stream: FFmpeg then refuses the frame.
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        stream.codec_context.thread_count = choose_threads(width, height)
         stream.thread_type = "AUTO"
         yield container, stream
 
@@ -168,7 +174,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> list[_Packet]:
 
     packets: list[_Packet] = []
     try:
-        for p in container.demux(stream):
+        for p in limit_packets(container.name, container.demux(stream)):
             if not p.size:
                 continue
             if p.pts is None or p.is_corrupt:
@@ -260,7 +266,7 @@ def decode_all(container: InputContainer, stream: VideoStream) -> Iterator[Video
     """Yield every frame in presentation order. Packets that cannot be decoded are skipped."""
     import av
 
-    packets = container.demux(stream)
+    packets = limit_packets(container.name, container.demux(stream))
     while True:
         try:
             packet = next(packets, None)

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,7 @@ from act2see.tools.video.container import (
     scan,
 )
 from act2see.tools.video.decord import check_decord, read_by_decord
+from act2see.tools.video.limits import choose_threads
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import VideoPath, Window, exact_seconds
 
@@ -48,7 +49,6 @@ Decoder = Literal["pyav", "decord"]
 
 SLACK = 1e-3  # seconds: containers round timestamps, and t = 1/3 must find the frame at 0.333
 _FIRST = 8  # frames that are decoded on opening
-_THREADS = 8  # at most: each decoding thread holds a few full-size frames in memory
 _WHOLE = 64 << 20  # largest file that is hashed as a whole, in bytes
 _CHUNK = 1 << 20
 
@@ -208,7 +208,8 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
     Args:
         video: A file, or a part of one.
         decoder: "decord" uses decord for files that it reads correctly, and PyAV for others.
-        threads: The number of decoding threads; 0 is one for each core, but at most 8.
+        threads: The number of decoding threads; 0 is one for each core, but at most 8. Large pictures get
+            fewer, since each thread holds a few in memory.
 
     Raises:
         ConfigError: decord is requested but not installed.
@@ -241,7 +242,7 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
         seconds=end - start,
         timestamps=timestamps,
         decoder="decord" if decoder == "decord" and table.decord else "pyav",
-        threads=threads or min(_THREADS, os.cpu_count() or 1),
+        threads=choose_threads(width, height, threads),
         _table=table,
         _upright=upright,
         first=first,
@@ -259,8 +260,11 @@ def _probe(path: str, size: int, changed: int) -> tuple[Table, Upright, int, int
         table = read_table(container, stream)
     with open_container(path) as (container, stream):
         shape = stream.sample_aspect_ratio
-        first = list(islice(decode_all(container, stream), _FIRST))
-    if not first or table is None or not _starts_with(table, [frame.pts for frame in first]):
+        frames = islice(decode_all(container, stream), _FIRST)
+        first = list(islice(frames, 1))
+        # Only the first frame stays in memory: eight of 8K take 400 MB.
+        pts = [frame.pts for frame in chain(first, frames)]
+    if not first or table is None or not _starts_with(table, pts):
         table = scan(path)
         with open_container(path) as (container, stream):
             first = list(islice(decode_all(container, stream), 1))
