@@ -42,6 +42,7 @@ NAMES = (
     "sharing",
     "indexing",
     "token",
+    "fuzz",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -22,10 +22,11 @@ from typing import Any
 
 from act2see.errors import CalibrationError
 from act2see.tools.runtime.files import read_file
+from act2see.tools.runtime.plain_json import parse_json
 from act2see.trace.trace import Trace
 
 FORMATS = "a .tsv, .csv, .jsonl or .json file, or a folder of traces"
-_LARGEST = 1 << 30  # bytes of a file
+_LARGEST = 64 << 20  # bytes of a file
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _LINE_END = re.compile(r"\r\n?|\n")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
@@ -186,14 +187,14 @@ def _json_rows(path: Path, strict: bool = False) -> Iterator[tuple[str, dict[str
         path: The file.
         strict: Whether anything else is an error; otherwise it is skipped.
     """
-    text = _read_text(path) if strict else path.read_text(encoding="utf-8-sig", errors="replace")
+    text = _read_text(path) if strict else read_file(path, _LARGEST).decode("utf-8-sig", "replace")
     lines = text.split("\n") if path.suffix.lower() == ".jsonl" else [text]
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as e:
             if strict:
                 raise CalibrationError(f"{where} is not JSON ({e})") from e

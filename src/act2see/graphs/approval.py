@@ -13,8 +13,8 @@ read only once, when the decision is checked.
 
 from __future__ import annotations
 
-import io
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -22,6 +22,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from act2see.errors import DecisionError, StoreError
 from act2see.tools.frames import FrameRef, Record, Supplied
 from act2see.tools.runtime.files import is_text, read_file
+from act2see.tools.runtime.picture_files import MAX_BYTES, MAX_PIXELS, decode_picture
 from act2see.tools.runtime.text import first_problem
 from act2see.tools.video.folders import FencedLibrary, Folders
 from act2see.tools.video.pixels import opaque
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
 
     from act2see.tools.base import Resources
 
-MAX_PIXELS = 50_000_000
-"""The maximum number of pixels of a picture file."""
-MAX_BYTES = 64 << 20
-"""The maximum size of a picture file."""
 _MAX_THOUGHT = 500  # characters; the end of the thought is shown to the person
 _FIELDS: dict[str, set[str]] = {
     "accept": set(),
@@ -221,20 +218,21 @@ def open_picture(path: str, folders: Folders | None = None) -> Image.Image:
         StoreError: The file may not be opened, is not a regular file, is not a PNG, JPEG or WebP picture, or
             is too large.
     """
-    from PIL import Image
-
     try:
         data = read_file(path, MAX_BYTES) if folders is None else folders.read_picture(path, MAX_BYTES)
-        image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"])
-        if image.width * image.height > MAX_PIXELS:
-            raise StoreError(f"the picture {path} has {image.width} x {image.height} pixels; make it smaller")
-        image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        problem = "it is not a PNG, JPEG or WebP picture"
-        if isinstance(e, OSError) and e.strerror:  # Pillow's error for an unknown format has none
-            problem = e.strerror
-        raise StoreError(f"the picture {path} cannot be read: {problem}") from e
-    return image
+        return decode_picture(data, ("PNG", "JPEG", "WEBP"), MAX_PIXELS)
+    except (OSError, ValueError) as e:  # PictureError, or a name that no file can have
+        why = getattr(e, "strerror", None) or e
+        raise StoreError(f"the picture {path} cannot be read: {why}") from e
+
+
+def upright_picture(picture: Image.Image) -> Image.Image:
+    """Return a picture in RGB, turned as its EXIF data says, and on white where it is transparent."""
+    from PIL import ImageOps
+
+    with suppress(Exception):  # damaged EXIF data raises errors of any kind; the pixels are whole
+        picture = ImageOps.exif_transpose(picture)
+    return opaque(picture)
 
 
 def _store_picture(
@@ -242,9 +240,9 @@ def _store_picture(
 ) -> FrameRef:
     """Store a picture, no larger than the video's frames, with the time of the frame that was shown last."""
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    image = opaque(ImageOps.exif_transpose(picture))
+    image = upright_picture(picture)
     side = resources.finder.library.max_side  # pixels
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, provenance)

@@ -4,7 +4,7 @@ A config file may start from a preset (`preset: micro`) and change single keys. 
 are tools; `tools: {TAG: null}` removes a tool of the preset. If a file names another engine, encoder or tool
 (`use`), the weights and options of the old one are dropped, and the other settings are kept. So are the
 options of a chat model if a file names one of another provider. The error for an unknown key suggests the
-nearest known one. `config_data.py` reads files and makes paths absolute.
+nearest known one. `config_yaml.py` reads files, and `config_data.py` makes paths absolute.
 
 Settings that a single run may change (budget, seed, tools) are in `AskContext`, LangGraph's context.
 """
@@ -25,7 +25,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
-from act2see.graphs.config_data import find_invalid_values, place_paths, read_yaml
+from act2see.graphs.config_data import find_invalid_values, place_paths
+from act2see.graphs.config_yaml import read_yaml
 from act2see.graphs.names import explain_key, explain_use
 from act2see.graphs.sections import (
     Budget,

@@ -1,4 +1,4 @@
-"""The data of a configuration before it is validated: reading YAML, and making paths absolute.
+"""The data of a configuration before it is validated: values that cannot be saved, and absolute paths.
 
 A path in a file is relative to the file's folder, so that the file means the same everywhere, also on a
 server. A path in data, or in changes made in code, is relative to the working folder. Paths are `cache`,
@@ -11,72 +11,21 @@ Of the schema (`config.py`), this module uses only the names of the keys that ho
 
 from __future__ import annotations
 
+import datetime
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
-
-import yaml
-
-from act2see.errors import ConfigError
 
 _BY_NAME = frozenset({"chat", "vllm-http", "llama-cpp"})
 """Reasoners whose `weights` are the name of a model on a server."""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the keys and values of a YAML file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ConfigError: The file cannot be read, is not YAML, has no keys, or has a duplicate key.
-    """
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"the config file {path} cannot be read: {e}") from e
-    except _DuplicateKeyError as e:
-        raise ConfigError(f"{path}, line {e.line}: {e}") from e
-    except (yaml.YAMLError, ValueError) as e:  # ValueError: an impossible date, thousands of digits
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys and values: `act2see config show` prints an example")
-    return data
-
-
-class _DuplicateKeyError(Exception):
-    """A mapping in the file has the same key twice."""
-
-    def __init__(self, key: str, line: int, first: int) -> None:
-        super().__init__(f"duplicate key {key!r}, first in line {first}; rename or remove one")
-        self.line = line
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also rejects duplicate keys. PyYAML itself silently takes the last one."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # This runs before merge keys (`<<`) are resolved, because a mapping may override their keys.
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            name, line = (key.tag, key.value), key.start_mark.line + 1
-            if name in lines:
-                raise _DuplicateKeyError(key.value, line, lines[name])
-            lines[name] = line
-        return node
 
 
 def find_invalid_values(data: Any) -> Iterator[str]:
     """Yield the problem of each value that cannot be saved or computed with.
 
     These are texts with a NUL or a lone surrogate, which YAML's escapes can produce but checkpoints, traces
-    and paths cannot hold, integers of more than 64 bits, and NaN.
+    and paths cannot hold, integers of more than 64 bits, NaN, and what JSON does not have, such as dates.
     """
     left: list[tuple[str, Any]] = [("", data)]
     seen = set()
@@ -103,6 +52,9 @@ def _problem_of(value: Any) -> str:
             return "an integer of more than 64 bits cannot be saved: set a smaller one"
         case float() if math.isnan(value):
             return "nan is not a number: set another value"
+        case datetime.date() | datetime.time() | bytes() | bytearray() | set() | frozenset():
+            kind = type(value).__name__
+            return f"a value of the type {kind} cannot be saved: write text, a number or a list"
     return ""
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from act2see.errors import StoreError, TraceError, VideoError
 from act2see.tools.frames import FrameRef
-from act2see.tools.runtime.files import whole_folder
+from act2see.tools.runtime.files import read_file, whole_folder
+from act2see.tools.runtime.picture_files import MAX_BYTES, PictureError, decode_picture
 from act2see.tools.video.reader import had_digest, video_digest
 from act2see.tools.video.store import FrameStore, frame_png
 from act2see.tools.video.window import Window
@@ -65,6 +66,8 @@ def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:
     Args:
         path: The folder of the trace, or the file in it.
         store: The source of frames that were not saved with the trace; by default the store of the cache.
+
+    The source raises `StoreError` for a picture that cannot be read.
     """
     folder = (path if path.is_dir() else path.parent) / "frames"
     saved = {file.stem.rpartition("-")[2]: file for file in folder.glob("*.png")}
@@ -72,12 +75,16 @@ def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:
 
     def frames(frame: FrameRef) -> Pixels:
         import numpy as np
-        from PIL import Image
 
         if frame.digest not in saved:
             return store(frame)
-        with Image.open(saved[frame.digest], formats=["PNG"]) as image:
-            return np.asarray(image.convert("RGB"))
+        path = saved[frame.digest]
+        try:
+            with decode_picture(read_file(path, MAX_BYTES)) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, PictureError) as e:
+            why = getattr(e, "strerror", None) or e
+            raise StoreError(f"the picture {path} cannot be read ({why}): copy the saved run again") from e
 
     return frames
 

@@ -21,8 +21,9 @@ from pydantic import Field, ValidationError
 
 from act2see.errors import TraceError
 from act2see.tools.frames import Curve, FrameRef, Number, Record, Video as Video
-from act2see.tools.runtime.files import write_text
-from act2see.tools.runtime.text import first_problem
+from act2see.tools.runtime.files import read_file, write_text
+from act2see.tools.runtime.plain_json import LARGEST, parse_json
+from act2see.tools.runtime.text import first_problem, quote_text
 from act2see.trace.options import LETTERS, choose
 from act2see.trace.question import Question as Question, Turn as Turn
 
@@ -303,10 +304,11 @@ class TraceRecord(Record):
             where: The source of the text, for error messages.
 
         Raises:
-            TraceError: The text is not JSON, not a trace, or of another schema version.
+            TraceError: The text is not JSON (`parse_json` has the limits), not a trace, or of another schema
+                version.
         """
         try:
-            data: Any = json.loads(text)
+            data: Any = parse_json(text)
         except ValueError as e:
             raise TraceError(f"{where} is not JSON ({e}): name a trace of `act2see ask --save`") from e
         if isinstance(data, dict):
@@ -314,8 +316,8 @@ class TraceRecord(Record):
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
             raise TraceError(
-                f"{where} has schema version {version!r} and this act2see reads {SCHEMA_VERSION}: "
-                "open it with the version that wrote it, or ask the question again"
+                f"{where} has schema version {quote_text(repr(version))} and this act2see reads "
+                f"{SCHEMA_VERSION}: open it with the version that wrote it, or ask the question again"
             )
         try:
             return cls.model_validate(data)
@@ -334,10 +336,10 @@ class TraceRecord(Record):
         if path.is_dir():
             path = path / "trace.json"
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_file(path, LARGEST).decode()
         except OSError as e:
             raise TraceError(f"cannot read the trace {path}: {e.strerror}") from e
-        except UnicodeDecodeError as e:
+        except ValueError as e:  # not UTF-8, or a name that no file can have
             raise TraceError(
                 f"{path} is not a trace: name the folder or the trace.json that `act2see ask --save` wrote"
             ) from e

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from act2see.errors import TraceError
+from act2see.tools.runtime.plain_json import read_lines
 from act2see.trace.record import TraceRecord
 
 if TYPE_CHECKING:
@@ -44,9 +46,12 @@ def load_traces(path: str | Path) -> Iterator[Trace]:
     """Read the traces of a JSON Lines file one by one.
 
     Raises:
-        TraceError: A line is not a trace.
+        TraceError: The file cannot be read, or a line is not a trace.
     """
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+    try:
+        for number, line in enumerate(read_lines(Path(path)), start=1):
             if line.strip():
                 yield Trace.from_json(line, f"{path}, line {number}")
+    except (OSError, ValueError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise TraceError(f"cannot read the traces {path} ({why}): give a JSON Lines file of traces") from e

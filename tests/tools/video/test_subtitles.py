@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,85 @@ def test_lines_are_found_by_their_words(tmp_path: Path) -> None:
     assert [line.start for line in transcript.search("board READY?", 2)] == [0.0, 5.0]
     assert transcript.search("elephant") == ()
     assert transcript.search("?") == transcript.lines[:5]
+
+
+SAID = ["Hello there.", "The circle blinks."]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1\n00:00:01,000 --> 00:00:02,500\n\nHello there.\n\n2\n00:00:03,000 --> 00:00:04,000\n{}\n", SAID),
+        ("1\n00:00:01,000 --> 00:00:02,500\nHello\n\nthere.\n\n2\n00:00:03,000 --> 00:00:04,000\n{}\n", SAID),
+        ("1\r\r\n00:01,000 --> 00:02,500\r\r\nHello there.\r\r\n\r\r\n2\r\r\n00:03 --> 00:04\r\r\n{}", SAID),
+        ("00:00:01.000000 --> 00:00:02.500000\nHello there.\n\n00:00:03.000000 --> 00:00:04.0\n{}", SAID),
+    ],
+    ids=["blank-first", "blank-inside", "cr-cr-lf", "microseconds"],
+)
+def test_no_cue_is_lost(text: str, said: list[str]) -> None:
+    lines, skipped = parse(text.format(said[1]))
+    assert [line.text for line in lines] == said
+    assert [line.start for line in lines] == [1.0, 3.0]
+    assert skipped == 0
+
+
+def test_captions_that_roll_up_are_read_once() -> None:
+    text = (
+        "WEBVTT\nKind: captions\n\n00:00:01.000 --> 00:00:02.500\n \nHello<00:00:01.200><c> there</c>\n\n"
+        "00:00:02.500 --> 00:00:02.510\nHello there\n \n\n"
+        "00:00:02.510 --> 00:00:04.000\nHello there\nthe<00:00:03.000><c> circle</c><c> blinks</c>\n\n"
+        "00:00:04.000 --> 00:00:04.010\nthe circle blinks\n \n\n"
+        "00:00:04.010 --> 00:00:06.000\nthe circle blinks\nand<00:00:05.000><c> stops</c>\n"
+    )
+    lines, skipped = parse(text)
+    assert [line.text for line in lines] == ["Hello there", "the circle blinks", "and stops"]
+    assert skipped == 0
+    twice = "WEBVTT\n\n00:01.000 --> 00:02.000\nNo!\n\n00:02.000 --> 00:03.000\nNo!\n"
+    assert len(parse(twice)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "encoding"),
+    [("你好世界。圆圈在闪烁", "gbk"), ("déjà vu, ça alors", "cp1252"), ("Größe: 3 €", "cp1252")],
+)
+def test_encodings_are_told_apart(tmp_path: Path, said: str, encoding: str) -> None:
+    path = tmp_path / "clip.srt"
+    path.write_bytes(f"00:01 --> 00:02\n{said}\n".encode(encoding))
+    assert read_transcript(path).lines[0].text == said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<v " * 27_000,
+        "<v" + " " * 80_000,
+        "<v x" * 20_000,
+        "<v." * 27_000,
+        "<v" + "." * 80_000,
+        "&" * 80_000,
+        "{\\" * 27_000,
+        "-" * 80_000,
+        "1:" * 40_000,
+        "\r" * 80_000,
+        "&#" + "9" * 80_000,
+        "&#x" + "f" * 80_000,
+    ],
+    ids=lambda body: body[:4].strip(),
+)
+def test_hostile_text_takes_little_time(body: str) -> None:
+    begin = time.process_time()  # of this process alone, so that a busy machine does not matter
+    for text in (f"00:01 --> 00:02\n{body}\n", f"{body}\n", f"00:01.0{body}\n"):
+        parse(text)
+    assert time.process_time() - begin < 2
+
+
+def test_hours_of_thousands_of_digits_are_skipped() -> None:
+    assert parse(f"{'9' * 4300}:00:01 --> {'9' * 4300}:00:02\nx\n") == ((), 1)
+    assert parse("9999:00:01 --> 9999:00:02\nx\n")[0][0].start == 9999 * 3600 + 1
+
+
+def test_too_many_cues_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("act2see.tools.video.subtitles._MOST_CUES", 10)
+    (path := tmp_path / "clip.srt").write_text("00:01 --> 00:02\nx\n\n" * 11)
+    with pytest.raises(TranscriptError, match="more than 10 cues: split the file"):
+        read_transcript(path)

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from act2see.errors import StoreError
@@ -191,6 +192,25 @@ def read_file(path: str | os.PathLike[str], largest: int, *, follow: bool = True
         OSError: The file cannot be opened, is not a regular file, or is too large.
         ValueError: The name contains a null character or a lone surrogate.
     """
+    with open_regular(path, follow=follow) as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(None, f"it is larger than {format_bytes(largest, binary=True)}", os.fspath(path))
+    return data
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> Iterator[BinaryIO]:
+    """Open a regular file for reading. A pipe, a device or a socket raises `OSError` at once.
+
+    Args:
+        path: The file.
+        follow: Whether `path` may be a symbolic link.
+
+    Raises:
+        OSError: The file cannot be opened, or is not a regular file.
+        ValueError: The name contains a null character or a lone surrogate.
+    """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
     # Opening a pipe waits for a writer; opening a terminal may make it the controlling one.
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
@@ -199,10 +219,7 @@ def read_file(path: str | os.PathLike[str], largest: int, *, follow: bool = True
     with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(None, "it is not a regular file", os.fspath(path))
-        data = file.read(largest + 1)
-    if len(data) > largest:
-        raise OSError(None, f"it is larger than {format_bytes(largest, binary=True)}", os.fspath(path))
-    return data
+        yield file
 
 
 def is_text(name: str) -> bool:

@@ -43,6 +43,11 @@ def shorten_text(text: str, max_chars: int) -> str:
     return f"{text[:max_chars]} … ({len(text) - max_chars:,} more characters)"
 
 
+def quote_text(text: str, max_chars: int = _MAX_INPUT) -> str:
+    """Return a text from outside as part of an error: in one line, and cut at `max_chars`."""
+    return shorten_text(" ".join(clean_text(text[: 2 * max_chars]).split()), max_chars)
+
+
 def format_bytes(number: float, *, binary: bool = False) -> str:
     """Return a number of bytes in words: `17.5 GB`, or `16 MiB` with binary units, as limits are set."""
     base = 1024 if binary else 1000
@@ -68,10 +73,11 @@ def first_line(error: BaseException, max_chars: int = 200) -> str:
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the first field that failed, as a dotted path (empty for the whole model), and its problem."""
     first = first_error(error)
-    path = ".".join(str(part) for part in first["loc"])
+    # Keys and tags in the message may be a stranger's, of any length.
+    path = quote_text(".".join(str(part) for part in first["loc"]))
     if first["type"] in ("model_type", "dict_type", "dataclass_type"):
         return path, "must hold keys and values"
-    return path, first["msg"].removeprefix("Value error, ")
+    return path, quote_text(first["msg"].removeprefix("Value error, "), 3 * _MAX_INPUT)
 
 
 def first_error(error: ValidationError) -> ErrorDetails:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from act2see.errors import VideoError
 from act2see.tools.runtime.forks import native
+from act2see.tools.video.limits import MAX_PIXELS, check_size, choose_threads
 from act2see.tools.video.streams import choose, count_packets, list_streams, stream_at
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def open_container(path: str, number: int | None = None) -> Iterator[tuple[Input
         number: The number of the stream among the video streams; None for the one that a player shows.
 
     Raises:
-        VideoError: The file is a playlist, is not a video, is truncated, has no picture or no such stream, or
-            has an unknown codec; or FFmpeg fails while it is open.
+        VideoError: The file is a playlist, is not a video, is truncated, has no picture or no such stream, has
+            an unknown codec or pictures that are too large; or FFmpeg fails while it is open.
     """
     with _open(path) as container:
         import av
@@ -51,6 +52,11 @@ def open_container(path: str, number: int | None = None) -> Iterator[tuple[Input
             raise VideoError(
                 f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264"
             )
+        width, height = stream.codec_context.width, stream.codec_context.height
+        check_size(path, width, height)
+        # The size may also change in mid-stream: FFmpeg then refuses the frame.
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        stream.codec_context.thread_count = choose_threads(width, height)
         stream.thread_type = "AUTO"
         try:
             yield container, stream

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from act2see.tools.video.limits import limit_packets
+
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
@@ -63,8 +65,9 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vid
 
     Raises:
         FFmpegError: The file cannot be read further.
+        VideoError: It has too many packets.
     """
-    for packet in container.demux(stream):
+    for packet in limit_packets(container.name, container.demux(stream)):
         if packet.size:
             yield packet
 

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,7 @@ from act2see.tools.runtime.text import clean_text, first_line, unfit_for_path
 from act2see.tools.video.clock import picture_delay
 from act2see.tools.video.decord import check_decord, read_by_decord
 from act2see.tools.video.identity import FileIdentity, content_digest, identify, sampled_digest
+from act2see.tools.video.limits import choose_threads
 from act2see.tools.video.opening import open_container
 from act2see.tools.video.orientation import Upright, orientation
 from act2see.tools.video.packets import UNKNOWN, decode_all
@@ -46,7 +47,6 @@ Decoder = Literal["pyav", "decord"]
 
 SLACK = 1e-3  # seconds: containers round timestamps, and t = 1/3 must find the frame at 0.333
 _FIRST = 8  # frames that are decoded on opening
-_THREADS = 8  # at most: each decoding thread holds a few full-size frames in memory
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,8 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
     Args:
         video: A file, or a part of one.
         decoder: "decord" uses decord for files that it reads correctly, and PyAV for others.
-        threads: The number of decoding threads; 0 is one for each core, but at most 8.
+        threads: The number of decoding threads; 0 is one for each core, but at most 8. Large pictures get
+            fewer, since each thread holds a few in memory.
 
     Raises:
         ConfigError: decord is requested but not installed.
@@ -245,7 +246,7 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
         seconds=end - start,
         timestamps=timestamps,
         decoder="decord" if decoder == "decord" and table.decord else "pyav",
-        threads=threads or min(_THREADS, os.cpu_count() or 1),
+        threads=choose_threads(width, height, threads),
         _table=table,
         _upright=upright,
         _shape=shape,
@@ -266,11 +267,12 @@ def _probe(
         table = read_table(container, stream)
     with open_container(path, number) as (container, stream):
         shown = usable_aspect(stream.sample_aspect_ratio)
-        frames = decode_all(container, stream)
+        frames = islice(decode_all(container, stream), _FIRST)
         first = list(islice(frames, 1))
         coded = stream.codec_context.sample_aspect_ratio
-        first += islice(frames, _FIRST - 1)
-        if first and table and _starts_with(table, [frame.pts for frame in first]):
+        # Only the first frame stays in memory: eight of 8K take 400 MB.
+        packets = [frame.pts for frame in chain(first, frames)]
+        if first and table and _starts_with(table, packets):
             delay = picture_delay(container, stream, _first_stamp(table))
         else:
             table = None

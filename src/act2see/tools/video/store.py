@@ -16,8 +16,6 @@ import hashlib
 import io
 import os
 import re
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -28,9 +26,9 @@ from numpy.typing import NDArray
 
 from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Initial, Provenance
-from act2see.tools.runtime.files import replacing_file
+from act2see.tools.runtime.files import read_file, replacing_file
 from act2see.tools.runtime.forks import Lock, natively, renew_after_fork
-from act2see.tools.runtime.text import first_line
+from act2see.tools.runtime.picture_files import MAX_BYTES, PictureError, decode_picture
 
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`, RGB."""
@@ -136,8 +134,8 @@ class FrameStore:
                 f"frame {digest} is not in {self.url}: was the trace made with another store, "
                 "or the store cleared?"
             ) from e
-        except OSError as e:  # Pillow's error for a file that is not a picture is one too
-            why = e.strerror or e
+        except (OSError, PictureError) as e:
+            why = getattr(e, "strerror", None) or e
             raise StoreError(
                 f"frame {digest} in {self.url} cannot be read ({why}): delete {path} and ask again"
             ) from e
@@ -225,7 +223,7 @@ class FrameStore:
             return True
         try:
             pixels = _decode_png(png)
-        except OSError:
+        except PictureError:
             return False
         if frame_digest(pixels) != digest:
             return False
@@ -261,7 +259,7 @@ class FrameStore:
     def _read(self, path: str) -> bytes:
         if self._remote:
             return bytes(self._remote.cat_file(path))
-        return Path(path).read_bytes()
+        return read_file(path, MAX_BYTES)
 
     def _write(self, digest: str, png: bytes, durable: bool = True) -> None:
         path = self.path(digest)
@@ -312,16 +310,8 @@ def encode_png(pixels: Pixels) -> bytes:
 
 @natively
 def _decode_png(png: bytes) -> Pixels:
-    """Decode a PNG file. Raises `OSError`, whatever Pillow raises for a damaged one."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            return np.array(image.convert("RGB"))
-    except OSError:
-        raise
-    except (SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as e:
-        raise OSError(None, first_line(e)) from e
+    with decode_picture(png) as image:
+        return np.array(image.convert("RGB"))
 
 
 @natively

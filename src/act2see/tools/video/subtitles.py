@@ -1,11 +1,16 @@
 """Subtitle files beside a video (`clip.srt`, `clip.en.vtt`): reading and searching them.
 
 Subtitles are written by hand and by many programs, so the parser is tolerant. It reads each cue of SubRip or
-WebVTT by its own time line. Numbers, hours and blank lines may be missing, and milliseconds may follow a
-comma or a dot. Tags and positions are removed, voices (`<v Ann>`) become `Ann: `, and cues that cannot be
-parsed are skipped and counted. pysubs2 is not used: it loses the text of cues with inline times, merges an
-unreadable cue into the one before it, and does not count such cues. The encoding is that of the byte-order
-mark, else UTF-8, else Windows-1252.
+WebVTT by its own time line. Numbers, hours and blank lines may be missing, and parts of a second may follow a
+comma or a dot. In SubRip a blank line may also stand in a cue's text. Tags and positions are removed, voices
+(`<v Ann>`) become `Ann: `, and cues that cannot be parsed are skipped and counted. Captions that roll up
+(YouTube's) show each line in several cues: it is read once. pysubs2 is not used: it loses the text of cues
+with inline times, merges an unreadable cue into the one before it, and does not count such cues. The encoding
+is that of the byte-order mark, else UTF-8, else GB 18030 if that gives common Chinese characters, else
+Windows-1252.
+
+The file may come from a stranger, so reading it takes time in proportion to its size: no expression starts
+again in what it has read, hours have at most four digits, and the number of cues is limited.
 
 Search uses words (BM25 over single lines, plus a share of their neighbours' scores) and no model, so it finds
 a line by its words and not by its meaning.
@@ -21,6 +26,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,11 +37,16 @@ from act2see.tools.runtime.files import printable, read_file
 log = logging.getLogger(__name__)
 SUFFIXES = (".srt", ".vtt")
 _LARGEST = 16 << 20  # bytes
-_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
+_MOST_CUES = 200_000  # of which a day of speech has 40,000
+_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
 _CUE = re.compile(rf"^\W*{_TIME}\s*-+>\s*{_TIME}")
-_VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
+# `<` ends each of these: otherwise every tag that is not closed would be searched to the end of the text.
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^\s<>][^<>]*)>")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
+# No character has such a number, and Python refuses to read thousands of digits.
+_NO_CHARACTER = re.compile(r"&#(?:\d{8,}|[xX][\da-fA-F]{8,});?")
 _WORD = re.compile(r"\w+")
+_ROLLING = re.compile(r"<\d\d:\d\d:\d\d\.\d{3}><c>")  # a time for each word, as in captions that roll up
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _K1, _B = 1.2, 0.5  # parameters of BM25; a low B, because lines are short and similar in length
 _NEAR = 0.3  # share of a neighbour's score
@@ -108,7 +119,7 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
     """Read a subtitle file.
 
     Raises:
-        TranscriptError: The file cannot be read, is too large, or has no lines.
+        TranscriptError: The file cannot be read, is too large, or has no lines, or too many.
     """
     name = os.fspath(path)
     try:
@@ -128,15 +139,30 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
 
 
 def parse(text: str) -> tuple[tuple[Line, ...], int]:
-    """Return the lines of a subtitle file in order of time, and the number of cues that were skipped."""
-    rows = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    """Return the lines of a subtitle file in order of time, and the number of cues that were skipped.
+
+    Raises:
+        TranscriptError: There are too many cues.
+    """
+    # "\r\r\n" comes of "\r\n" that was written as text once more.
+    rows = text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     cues = [i for i, row in enumerate(rows) if "-->" in row or _CUE.match(row)]
+    if len(cues) > _MOST_CUES:
+        raise TranscriptError(f"the subtitles have more than {_MOST_CUES:,} cues: split the file")
+    is_webvtt, rolls = text.startswith("WEBVTT"), bool(_ROLLING.search(text))
     found, skipped = [], 0
+    above = ""  # the last row of the cue before
     for i, end in pairwise([*cues, len(rows)]):
-        line = _line(rows[i], _text(rows[i + 1 : end], last=end == len(rows)))
+        shown = _shown_rows(rows[i + 1 : end], is_webvtt, last=end == len(rows))
+        if rolls and shown and shown[0] == above:
+            del shown[0]
+            if not shown:
+                continue
+        line = _line(rows[i], " ".join(shown))
         if line is None:
             skipped += 1
         else:
+            above = shown[-1]
             found.append(line)
     return tuple(sorted(found, key=lambda line: line.start)), skipped
 
@@ -146,35 +172,49 @@ def _line(times: str, text: str) -> Line | None:
     match = _CUE.match(times)
     if match is None or not text:
         return None
-    hours, minutes, seconds, thousandths, *end = match.groups()
-    start, stop = _seconds(hours, minutes, seconds, thousandths), _seconds(*end)
+    hours, minutes, seconds, fraction, *end = match.groups()
+    start, stop = _seconds(hours, minutes, seconds, fraction), _seconds(*end)
     return Line(start, stop, text) if start <= stop else None
 
 
-def _text(rows: Sequence[str], last: bool) -> str:
-    """Return a cue's text, which ends at a blank line or, without one, before the number of the next cue."""
-    rows = [row.strip() for row in rows]
-    if "" in rows:
+def _shown_rows(rows: Sequence[str], is_webvtt: bool, last: bool) -> list[str]:
+    """Return the rows of a cue's text, without tags and without empty rows.
+
+    In WebVTT the text ends at an empty line. In SubRip it ends before the number of the next cue.
+    """
+    if is_webvtt and "" in rows:
         rows = rows[: rows.index("")]
-    elif rows and rows[-1].isdigit() and not last:
-        rows = rows[:-1]
-    text = _TAG.sub("", _VOICE.sub(r"\1: ", " ".join(rows)))
-    return " ".join(html.unescape(text).split())
+    rows = [row.strip() for row in rows]
+    while rows and not rows[-1]:
+        del rows[-1]
+    if rows and rows[-1].isdigit() and not last and (not is_webvtt or len(rows) > 1):
+        del rows[-1]
+    # A tag may go on in the next row, so the rows are one text until the tags are gone.
+    text = _TAG.sub("", _VOICE.sub(r"\1: ", "\n".join(rows)))
+    text = html.unescape(_NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", text))
+    shown = [" ".join(row.split()) for row in text.split("\n")]
+    return [row for row in shown if row]
 
 
-def _seconds(hours: str | None, minutes: str, seconds: str, thousandths: str | None) -> float:
+def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
     whole = 3600 * int(hours or 0) + 60 * int(minutes) + int(seconds)
-    return whole + int((thousandths or "0").ljust(3, "0")) / 1000
+    return whole + float(f"0.{fraction or 0}")
 
 
 def _decode(data: bytes) -> str:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
-    try:
+    with suppress(UnicodeDecodeError):
         return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
+    with suppress(UnicodeDecodeError):
+        text = data.decode("gb18030")
+        # Nearly any bytes are valid GB 18030; those of other languages give characters that nobody writes.
+        foreign = [char for char in text if not char.isascii()]
+        common = "".join(foreign).encode("gb2312", "ignore")
+        if len(common) >= 2 * 0.9 * len(foreign):
+            return text
+    return data.decode("cp1252", "replace")
 
 
 def _words(text: str) -> list[str]:

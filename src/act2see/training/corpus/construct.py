@@ -47,6 +47,7 @@ from act2see.graphs.state import AskContext
 from act2see.tools.base import call_seed
 from act2see.tools.frames import Record
 from act2see.tools.runtime.files import write_text
+from act2see.tools.runtime.plain_json import read_json
 from act2see.trace.record import Answer
 from act2see.trace.trace import Trace
 from act2see.training.concurrency import map_concurrently
@@ -330,7 +331,12 @@ def _check_same_run(out: Path, run: dict[str, Any]) -> None:
     if not path.exists():
         write_text(path, json.dumps(run, indent=1) + "\n")
         return
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        saved = read_json(path)
+        if not isinstance(saved, dict):
+            raise ValueError("it has no keys")
+    except (OSError, ValueError) as e:
+        raise CorpusError(f"cannot read {path} ({e}): use another folder") from e
     changed = [key for key in run if saved.get(key) != run[key]]
     if changed:
         raise CorpusError(

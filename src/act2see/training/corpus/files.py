@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 
 from act2see.errors import CorpusError, StoreError
 from act2see.tools.runtime.files import sync_folder
-from act2see.tools.runtime.text import first_line
+from act2see.tools.runtime.plain_json import parse_json, read_json, read_lines
+from act2see.tools.runtime.text import first_line, quote_text
 
 _GROUP_ROWS, _GROUP_BYTES = 100, 8 << 20
 
@@ -105,14 +106,16 @@ def read_marker(folder: Path, name: str, key: str, known: int, what: str) -> dic
     from act2see import __version__
 
     try:
-        data = json.loads((folder / name).read_text(encoding="utf-8"))
+        data = read_json(folder / name)
     except (OSError, ValueError) as e:
         raise _wrong_folder(folder, what, f"it has no readable {name}") from e
     version = data.get(key) if isinstance(data, dict) else None
     if not isinstance(version, int) or version < 1:
         raise _wrong_folder(folder, what, f"its {name} has no {key}")
     if version > known:
-        needed = f"act2see {data['act2see']} or newer" if "act2see" in data else "a newer act2see"
+        needed = (
+            f"act2see {quote_text(str(data['act2see']))} or newer" if "act2see" in data else "a newer act2see"
+        )
         raise CorpusError(
             f"{folder} is {what} of version {version}, and act2see {__version__} reads versions up to "
             f"{known}: install {needed}"
@@ -196,15 +199,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         CorpusError: The file cannot be read, or a line is not an object.
     """
     try:
-        with path.open(encoding="utf-8") as lines:
-            for n, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise CorpusError(
-                        f"{path}, line {n} is not a JSON object: copy the file again from its source"
-                    )
-                yield row
+        for n, line in enumerate(read_lines(path), start=1):
+            if not line.strip():
+                continue
+            row = parse_json(line)
+            if not isinstance(row, dict):
+                raise CorpusError(
+                    f"{path}, line {n} is not a JSON object: copy the file again from its source"
+                )
+            yield row
     except (OSError, ValueError) as e:
         raise CorpusError(f"cannot read {path} ({e}): copy it again from its source") from e

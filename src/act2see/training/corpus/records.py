@@ -10,7 +10,6 @@ never made again, so a resumed run makes no duplicates.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,7 +22,8 @@ from pydantic import Field, ValidationError
 from act2see.errors import CorpusError
 from act2see.tools.frames import Number, Record
 from act2see.tools.runtime.files import whole_file
-from act2see.tools.runtime.text import first_problem
+from act2see.tools.runtime.plain_json import parse_json, read_lines
+from act2see.tools.runtime.text import first_problem, quote_text
 from act2see.trace.trace import Trace
 from act2see.training.corpus.sources import Sample
 
@@ -90,12 +90,11 @@ def read_chains(path: str | Path) -> Iterator[Chain]:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as lines:
-            for n, line in enumerate(lines, start=1):
-                is_complete = line.endswith("\n") or _is_json(line)
-                if line.strip() and is_complete:
-                    yield parse_chain(line, f"{path}, line {n}")
-    except (OSError, UnicodeDecodeError) as e:
+        for n, line in enumerate(read_lines(path), start=1):
+            is_complete = line.endswith("\n") or _is_json(line)
+            if line.strip() and is_complete:
+                yield parse_chain(line, f"{path}, line {n}")
+    except (OSError, ValueError) as e:
         raise CorpusError(f"cannot read {path} ({e}): give the chains.jsonl of a construction run") from e
 
 
@@ -110,14 +109,14 @@ def parse_chain(line: str, where: str) -> Chain:
         CorpusError: The line is not JSON, has another version, or is not a chain.
     """
     try:
-        data: Any = json.loads(line)
+        data: Any = parse_json(line)
     except ValueError as e:
         raise CorpusError(f"{where} is not JSON ({e})") from e
     version = data.get("chains_version") if isinstance(data, dict) else None
     if version != CHAINS_VERSION:
         raise CorpusError(
-            f"{where} has version {version!r}, but this act2see reads version {CHAINS_VERSION}: "
-            "read it with the act2see that wrote it"
+            f"{where} has version {quote_text(repr(version))}, but this act2see reads version "
+            f"{CHAINS_VERSION}: read it with the act2see that wrote it"
         )
     try:
         return Chain.model_validate(data)
@@ -145,7 +144,7 @@ def write_chains(chains: Iterable[Chain], path: str | Path) -> int:
 
 def _is_json(line: str) -> bool:
     try:
-        json.loads(line)
+        parse_json(line)
     except ValueError:
         return False
     return True

@@ -27,7 +27,8 @@ from pydantic import ValidationError
 from act2see.errors import CorpusError
 from act2see.tools.frames import Record
 from act2see.tools.runtime.files import write_text
-from act2see.tools.runtime.text import first_problem
+from act2see.tools.runtime.plain_json import read_json
+from act2see.tools.runtime.text import first_problem, quote_text
 from act2see.trace.chain import chain_section
 from act2see.trace.markup import Html, el
 from act2see.trace.options import LETTERS
@@ -183,14 +184,14 @@ def first_few(ids: Sequence[str]) -> str:
 
 def _read_file(path: Path) -> _VerdictsFile:
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = read_json(path)
     except (OSError, ValueError) as e:
         raise CorpusError(f"cannot read {path} ({e}): give the file that the review page saved") from e
     version = data.get("verdicts_version") if isinstance(data, dict) else None
     if version != VERDICTS_VERSION:
         raise CorpusError(
-            f"{path} has verdicts version {version!r}, but this act2see reads version {VERDICTS_VERSION}: "
-            "make the review page again"
+            f"{path} has verdicts version {quote_text(repr(version))}, but this act2see reads version "
+            f"{VERDICTS_VERSION}: make the review page again"
         )
     try:
         return _VerdictsFile.model_validate(data)

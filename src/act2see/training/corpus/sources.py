@@ -9,7 +9,6 @@ No record is skipped silently. The formats are those of the data sets' own files
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,10 +17,13 @@ from typing import Any
 
 from act2see.errors import SourceError
 from act2see.tools.frames import Record
+from act2see.tools.runtime.files import read_file
+from act2see.tools.runtime.plain_json import parse_json
 from act2see.tools.video.window import Window
 from act2see.trace.options import choose
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+_LARGEST = 64 << 20  # bytes of a file; the sources have at most 10 MB
 LICENCES = {
     "minerva": "CC-BY-4.0",
     "causalvqa": "CausalVQA (evaluation only, by its croissant.json; videos under the EgoExo licence)",
@@ -104,13 +106,20 @@ def _required_text(row: dict[str, Any], field: str) -> str:
 def _find_video(folder: Path, name: str, field: str) -> str:
     """Return the path of a video in `folder`, whose name may lack its extension."""
     candidates = [folder / name, *(folder / f"{name}{ending}" for ending in VIDEO_ENDINGS)]
-    found = next((p for p in candidates if p.is_file()), None)
+    found = next((p for p in candidates if _is_file(p)), None)
     if found is None:
         raise _FieldError(
             field,
             f"there is no video {name!r} in {folder}: download it there, or use another --videos folder",
         )
     return str(found)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long
+        return False
 
 
 def _human_chain(row: dict[str, Any], field: str, optional: bool) -> str:
@@ -161,15 +170,15 @@ def _load_rows(
 
 def _open(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
+        return read_file(path, _LARGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as e:
         raise SourceError(f"cannot read {path} ({e}): give {what}") from e
 
 
 def _json_rows(path: Path, key: str, what: str) -> Iterator[tuple[str, Any]]:
     """Yield the name and the object of each record of a JSON array."""
     try:
-        data = json.loads(_open(path, what))
+        data = parse_json(_open(path, what), _LARGEST)
     except ValueError as e:
         raise SourceError(f"{path} is not JSON ({e}): give {what}") from e
     if not isinstance(data, list):
@@ -227,7 +236,7 @@ def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> It
         options = tuple(_without_number(choice) for choice in choices)
         correct = _required_text(row, "correct1")
         answer: str | None
-        if correct.isdecimal() and 0 < int(correct) <= len(options):
+        if correct.isdecimal() and len(correct) <= 4 and 0 < int(correct) <= len(options):
             answer = options[int(correct) - 1]
         else:
             answer = choose(correct, options)
@@ -253,7 +262,10 @@ def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> It
         dropped=False,
     )
     rows = ((_name_of(row, "qid", f"line {n}"), row) for n, row in enumerate(table, start=2))
-    yield from _load_rows("causalvqa", rows, parse)
+    try:
+        yield from _load_rows("causalvqa", rows, parse)
+    except csv.Error as e:  # a field of more than 128 KiB
+        raise SourceError(f"{path}, line {table.line_num + 1} cannot be read ({e}): check its quotes") from e
 
 
 def _without_number(choice: str) -> str:
@@ -315,11 +327,11 @@ def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterat
     """
 
     def rows() -> Iterator[tuple[str, Any]]:
-        for n, line in enumerate(_open(path, "a JSON Lines file").splitlines(), start=1):
+        for n, line in enumerate(_open(path, "a JSON Lines file").split("\n"), start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as e:
                 row = f"line {n} is not JSON ({e})"
             yield _name_of(row, "id", f"line {n}"), row

@@ -1,0 +1,63 @@
+"""Decoding picture files from outside, within bounds.
+
+A PNG of 6 kB can ask for gigabytes, since its size is a number in its header, and a progressive JPEG can ask
+for the same picture ten thousand times. Both are refused before any pixel is decoded. Whatever Pillow raises
+for a damaged file becomes one error.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from act2see.tools.runtime.text import first_line
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 50_000_000
+"""The most pixels of a picture."""
+MAX_BYTES = 64 << 20
+"""The largest size of a picture file."""
+_MOST_SCANS = 100  # of a progressive JPEG; encoders write about ten
+_SCAN = b"\xff\xda"  # its marker, which cannot occur in compressed data
+
+
+class PictureError(ValueError):
+    """The bytes are not a picture that can be decoded; the message is the reason."""
+
+
+def decode_picture(
+    data: bytes, formats: Sequence[str] = ("PNG",), max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Decode a picture, the first one if there are several.
+
+    Args:
+        data: The content of a file.
+        formats: Pillow's names of the allowed formats.
+        max_pixels: The most pixels.
+
+    Raises:
+        PictureError: It is of another format, too large, or damaged.
+    """
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=list(formats))
+        width, height = image.size
+        if width * height <= max_pixels:
+            if image.format == "JPEG" and data.count(_SCAN) > _MOST_SCANS:
+                raise PictureError(f"it has more than {_MOST_SCANS} scans; save it again")
+            image.load()
+            return image
+    except PictureError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+        raise PictureError(f"it has more than {max_pixels:,} pixels; make it smaller") from e
+    except Image.UnidentifiedImageError as e:
+        *others, last = (name.replace("WEBP", "WebP") for name in formats)
+        raise PictureError(f"it is not a {', '.join(others)}{' or ' if others else ''}{last} picture") from e
+    except Exception as e:  # Pillow's decoders raise errors of any kind for a damaged file
+        raise PictureError(f"it is damaged ({first_line(e)})") from e
+    raise PictureError(f"it has {width} x {height} pixels; make it smaller")
