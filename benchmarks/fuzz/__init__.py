@@ -7,9 +7,9 @@ from its own random numbers, so a failure names all that is needed to see it aga
 
 from __future__ import annotations
 
+import platform
 import random
 import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,7 +68,7 @@ def repeat(check: Check, executions: int, seed: int = 0) -> Result:
 
 def _peak() -> float:
     """Return the peak of this process's memory, in MB."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         return kib("VmHWM") / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 

@@ -218,7 +218,7 @@ def _corpora(folder: Path) -> Check:
         elif kind == "rows":
             list(read_jsonl(path))
         else:
-            for sample in LOADERS[kind](path, videos):
+            for sample in LOADERS[kind](path, videos, True):
                 if not isinstance(sample, Problem):
                     _ = sample.clip, sample.model_dump_json()
 

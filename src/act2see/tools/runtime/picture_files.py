@@ -41,7 +41,7 @@ def decode_picture(
     Raises:
         PictureError: It is of another format, too large, or damaged.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(io.BytesIO(data), formats=list(formats))
@@ -55,7 +55,7 @@ def decode_picture(
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise PictureError(f"it has more than {max_pixels:,} pixels; make it smaller") from e
-    except Image.UnidentifiedImageError as e:
+    except UnidentifiedImageError as e:
         *others, last = (name.replace("WEBP", "WebP") for name in formats)
         raise PictureError(f"it is not a {', '.join(others)}{' or ' if others else ''}{last} picture") from e
     except Exception as e:  # Pillow's decoders raise errors of any kind for a damaged file

@@ -239,12 +239,16 @@ class FencedLibrary(VideoLibrary):
         return clip
 
     def decode(
-        self, video: VideoPath, frames: Sequence[int], size: tuple[int, int] | None
+        self,
+        video: VideoPath,
+        frames: Sequence[int],
+        size: tuple[int, int] | None,
+        digest: str | None = None,
     ) -> Iterator[tuple[int, float, Pixels]]:
         """Yield frames of a video. Raises `VideoError` also if the file changes meanwhile."""
         window = self.window(video)
         before = _identity(window.path)
-        for frame in super().decode(window, frames, size):
+        for frame in super().decode(window, frames, size, digest):
             _check_same(window.path, before)  # before anyone sees a frame of another file
             yield frame
 

@@ -37,8 +37,8 @@ def open_container(path: str, number: int | None = None) -> Iterator[tuple[Input
         number: The number of the stream among the video streams; None for the one that a player shows.
 
     Raises:
-        VideoError: The file is a playlist, is not a video, is truncated, has no picture or no such stream, has
-            an unknown codec or pictures that are too large; or FFmpeg fails while it is open.
+        VideoError: The file is a playlist, is not a video, is truncated, has no picture or no such stream, or
+            has an unknown codec or pictures that are too large; or FFmpeg fails while it is open.
     """
     with _open(path) as container:
         import av

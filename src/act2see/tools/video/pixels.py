@@ -95,8 +95,9 @@ def render(
     if _may_be_transparent(frame):
         frame = _lay_on_white(frame)
     if frame.color_trc in (_PQ, _HLG):
-        deep = resize.reformat(frame, *inner, format="rgb48le", interpolation="BICUBIC").to_ndarray()
-        pixels = map_tones(deep, hlg=frame.color_trc == _HLG, narrow=frame.color_primaries == _BT709)
+        deep = resize.reformat(frame, *inner, format="rgb48le", interpolation="BICUBIC")
+        values = np.asarray(deep.to_ndarray(), np.uint16)
+        pixels = map_tones(values, hlg=frame.color_trc == _HLG, narrow=frame.color_primaries == _BT709)
     else:
         small = resize.reformat(frame, *inner, format="rgb24", interpolation="BICUBIC")
         pixels = np.asarray(small.to_ndarray(), np.uint8)
@@ -116,7 +117,7 @@ def _lay_on_white(frame: VideoFrame) -> VideoFrame:
     """Return the frame on white, RGB; an opaque frame unchanged."""
     import av
 
-    pixels = np.asarray(frame.reformat(format="rgba").to_ndarray())
+    pixels = np.asarray(frame.reformat(format="rgba").to_ndarray(), np.uint8)
     alpha = pixels[..., 3:].astype(np.uint16)
     if alpha.min() == 255:
         return frame

@@ -67,15 +67,15 @@ def straighten(stamps: Sequence[float | None], rate: float, *, resets: bool) -> 
 
 def _straighten(stamps: Sequence[float | None], rate: float, longest: float) -> Line:
     """Return times with gaps of up to `longest` seconds."""
-    known = np.array([s for s in stamps if s is not None], np.float64)
+    known: NDArray[np.float64] = np.array([s for s in stamps if s is not None], np.float64)
     steps = np.diff(known)
     forward = steps[(steps > 0) & (steps <= longest)]
     if len(known) == len(stamps) and len(forward) == len(steps):
         return Line(known)
-    step = float(np.median(forward)) if len(forward) else 1 / rate
+    step: float = float(np.median(forward)) if len(forward) else 1 / rate
     kept, joins = _choose(stamps, step, longest)
     if not kept:
-        return Line(np.arange(len(stamps)) * step, odd=len(stamps))
+        return Line(np.arange(len(stamps), dtype=np.float64) * step, odd=len(stamps))
     times: list[float] = []
     offset = 0.0
     for n, i in enumerate(kept):
