@@ -8,7 +8,7 @@ import pytest
 from tests.tools.videos import write_video
 
 from act2see.errors import VideoError
-from act2see.tools.video import container, limits
+from act2see.tools.video import limits, opening
 from act2see.tools.video.limits import check_size, choose_threads, limit_packets
 from act2see.tools.video.reader import open_video
 
@@ -44,4 +44,4 @@ def test_a_video_beyond_the_limits_is_refused(tmp_path: Path, monkeypatch: pytes
 
 def test_packets_are_counted() -> None:
     assert list(limit_packets("x", range(3))) == [0, 1, 2]
-    assert container.MAX_PIXELS == limits.MAX_PIXELS
+    assert opening.MAX_PIXELS == limits.MAX_PIXELS

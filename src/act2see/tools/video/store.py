@@ -203,7 +203,7 @@ class FrameStore:
             return self._has(digest)
         try:
             pixels = _decode_png(self._read(path))
-        except OSError:
+        except (OSError, PictureError):
             return False
         if frame_digest(pixels) != digest:
             return False
