@@ -9,7 +9,6 @@ The vectors of an index (`rows.faiss`) are left whole: FAISS ends the process on
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,7 +134,6 @@ def readers(folder: Path) -> dict[str, Check]:
     Args:
         folder: A folder for the mutated files.
     """
-    logging.getLogger("act2see").setLevel(logging.ERROR)
     return {
         "traces": _mutating(TRACES, _read_trace),
         "configs": _mutating(make_configs(), _in_file(folder / "config.yaml", _read_config)),

@@ -289,8 +289,7 @@ def test_a_limit_of_time_may_be_infinite() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("seed: " + "9" * 5000, r"is not YAML: .*4300 digits"),
-        ("name: 2001-99-99", "is not YAML: month must be in"),
+        ("seed: " + "9" * 5000, "a number has more than 100 characters"),
         ("reasoner: {temperature: .inf}", r"reasoner\.temperature: .*finite"),
         ("seed: 1180591620717411303424", "seed: an integer of more than 64 bits"),
     ],

@@ -101,12 +101,12 @@ def test_training_lines_have_the_slots_of_their_kind() -> None:
     lines = load_wordings().lines
     # The kinds with two conditions are put together from lines with one.
     expected = {kind for kind in KINDS if not kind.endswith("_without_when")} | set(SEARCHES)
-    assert set(lines) == expected | {"follow_up", "colour_start"}
+    assert set(lines) == expected | {"follow_up"}
     for kind, texts in lines.items():
         assert len(texts) >= 60, kind
         if kind == "beyond":
             continue
-        wanted = SEARCHES.get(kind, "x" if kind in ("follow_up", "colour_start") else None)
+        wanted = SEARCHES.get(kind, "x" if kind == "follow_up" else None)
         slots = set(slots_of_kind(kind)) if wanted is None else set(wanted.split())
         assert all(slots_of(text) == slots for text in texts), kind
 

@@ -351,6 +351,8 @@ def test_supplied_pictures_must_be_in_the_folders(client: SyncLangGraphClient, a
     result = client.runs.wait(
         thread, "act2see", command={"resume": {"type": "supply", "frame": f"{folder}/mine.png"}}
     )
+    while "__interrupt__" in result:  # the model may want to look again
+        result = client.runs.wait(thread, "act2see", command={"resume": {"type": "refuse"}})
     frames = next(s for s in Trace.model_validate(result["trace"]).segments if isinstance(s, Frames))
     assert frames.frames[0].provenance == Supplied(
         by="a person", query=frames.frames[0].provenance.query, file="mine.png"
