@@ -5,7 +5,7 @@ question that it asks, with slots for shapes, colours, places and sides. Here a 
 filled in (with other names for places, colours and shapes, too), and the text is varied as people type:
 small letters, missing marks, slips of the finger, a polite word before or after.
 
-The test lines (`tests/micro/wordings`) have other authors and are never read here.
+The test lines (`study/wordings`) have other authors and are never read here.
 """
 
 from __future__ import annotations
