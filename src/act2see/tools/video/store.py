@@ -29,6 +29,7 @@ from act2see.tools.frames import FrameRef, Initial, Provenance
 from act2see.tools.runtime.files import read_file, replacing_file
 from act2see.tools.runtime.forks import Lock, natively, renew_after_fork
 from act2see.tools.runtime.picture_files import MAX_BYTES, PictureError, decode_picture
+from act2see.tools.runtime.text import quote_text
 
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`, RGB."""
@@ -173,7 +174,8 @@ class FrameStore:
             StoreError: `digest` is not a frame digest.
         """
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            raise StoreError(f"{digest!r} is not a frame digest: a digest is 32 hexadecimal digits")
+            shown = quote_text(repr(digest))
+            raise StoreError(f"{shown} is not a frame digest: a digest is 32 hexadecimal digits")
         # One folder per first byte, because file systems are slow with very many files in one folder.
         return f"{self.location}/{digest[:2]}/{digest}.png"
 
