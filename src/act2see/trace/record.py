@@ -308,7 +308,7 @@ class TraceRecord(Record):
                 version.
         """
         try:
-            data: Any = parse_json(text, clean=False)
+            data: Any = parse_json(text, keep_nul=True)
         except ValueError as e:
             raise TraceError(f"{where} is not JSON ({e}): name a trace of `act2see ask --save`") from e
         if isinstance(data, dict):

@@ -23,13 +23,13 @@ _UNFIT = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")  # escapes that may be a lone
 _DEEPEST = 100  # trees of this depth can be copied, saved and printed by recursion
 
 
-def parse_json(text: str | bytes, largest: int = LARGEST, *, clean: bool = True) -> Any:
+def parse_json(text: str | bytes, largest: int = LARGEST, *, keep_nul: bool = False) -> Any:
     """Return the data of a JSON text.
 
     Args:
         text: The text; bytes are UTF-8.
         largest: Its largest allowed size, in characters or bytes.
-        clean: Whether texts are cleaned. Otherwise they are as they were written, for records of our own.
+        keep_nul: Whether NUL stays in texts: a record of ours is read as it was written.
 
     Raises:
         ValueError: The text is not JSON, is too large or too deep, or has an integer of more than 64 bits.
@@ -39,11 +39,11 @@ def parse_json(text: str | bytes, largest: int = LARGEST, *, clean: bool = True)
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))  # `json` itself would let lone surrogates through
     try:
-        data = json.loads(clean_text(text) if clean else text, parse_int=_parse_int)
+        data = json.loads(clean_text(text), parse_int=_parse_int)
     except RecursionError as e:
         raise ValueError(f"it is nested more than {_DEEPEST} deep") from e
     _check_depth(data)
-    return clean_data(data) if clean and _UNFIT.search(text) else data
+    return clean_data(data, keep_nul=keep_nul) if _UNFIT.search(text) else data
 
 
 def _parse_int(digits: str) -> int:

@@ -20,19 +20,23 @@ _LONE = re.compile("[\ud800-\udfff]")
 _MAX_INPUT = 80  # characters of a wrong value that an error repeats
 
 
-def clean_text(text: str) -> str:
-    """Return the text with lone surrogates replaced by U+FFFD, and without NUL."""
-    return _LONE.sub("\N{REPLACEMENT CHARACTER}", text).replace("\0", "")
+def clean_text(text: str, *, keep_nul: bool = False) -> str:
+    """Return the text with lone surrogates replaced by U+FFFD, and without NUL unless it is kept."""
+    text = _LONE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text if keep_nul else text.replace("\0", "")
 
 
-def clean_data(data: Any) -> Any:
+def clean_data(data: Any, *, keep_nul: bool = False) -> Any:
     """Return plain data (nested dictionaries, lists, tuples) with every text in it cleaned, keys too."""
     if isinstance(data, str):
-        return clean_text(data)
+        return clean_text(data, keep_nul=keep_nul)
     if isinstance(data, dict):
-        return {clean_data(key): clean_data(value) for key, value in data.items()}
+        cleaned = {}
+        for key, value in data.items():
+            cleaned[clean_data(key, keep_nul=keep_nul)] = clean_data(value, keep_nul=keep_nul)
+        return cleaned
     if type(data) in (list, tuple):
-        return type(data)(clean_data(one) for one in data)
+        return type(data)(clean_data(one, keep_nul=keep_nul) for one in data)
     return data
 
 

@@ -27,6 +27,7 @@ from act2see.errors import StoreError
 from act2see.tools.frames import Curve
 from act2see.tools.runtime.files import replacing_folder
 from act2see.tools.runtime.forks import natively
+from act2see.tools.runtime.text import quote_text
 from act2see.tools.search.segments import FrameSegment as FrameSegment, find_segments as find_segments
 
 INDEX_VERSION = 2
@@ -203,9 +204,11 @@ def read_index(folder: Path, id: str) -> FrameIndex:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta.get("index_version") != INDEX_VERSION:
-            raise ValueError(f"its version is {meta.get('index_version', 1)}, not {INDEX_VERSION}")
+            raise ValueError(
+                f"its version is {quote_text(str(meta.get('index_version', 1)))}, not {INDEX_VERSION}"
+            )
         if meta["id"] != id:
-            raise ValueError(f"its name is {meta['id']}")
+            raise ValueError(f"its name is {quote_text(str(meta['id']))}")
         if not id.startswith(f"{meta.get('video', id)}"):
             raise ValueError("it has the frames of another video")
         for name in _FILES:

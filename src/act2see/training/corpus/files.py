@@ -202,7 +202,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for n, line in enumerate(read_lines(path), start=1):
             if not line.strip():
                 continue
-            row = parse_json(line, clean=False)
+            row = parse_json(line, keep_nul=True)
             if not isinstance(row, dict):
                 raise CorpusError(
                     f"{path}, line {n} is not a JSON object: copy the file again from its source"

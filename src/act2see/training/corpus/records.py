@@ -109,7 +109,7 @@ def parse_chain(line: str, where: str) -> Chain:
         CorpusError: The line is not JSON, has another version, or is not a chain.
     """
     try:
-        data: Any = parse_json(line, clean=False)
+        data: Any = parse_json(line, keep_nul=True)
     except ValueError as e:
         raise CorpusError(f"{where} is not JSON ({e})") from e
     version = data.get("chains_version") if isinstance(data, dict) else None
