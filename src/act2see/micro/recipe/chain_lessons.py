@@ -28,16 +28,18 @@ from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, 
 from act2see.trace.trace import Trace
 from act2see.training.sft.forward import Batch
 
-_ASKED_OFTEN: tuple[Family, ...] = ("plain", "when", "count", "exists", "first", "two", "false")
-CHAIN_FAMILIES: tuple[Family, ...] = (*FAMILIES, *FAMILIES, *_ASKED_OFTEN, *_ASKED_OFTEN, "plain", "changes")
+# Everyday families whose chains go on after the view.
+_IN_CHAINS: tuple[Family, ...] = ("plain", "when", "count", "exists", "first", "two", "false")
+CHAIN_FAMILIES: tuple[Family, ...] = (*FAMILIES, *FAMILIES, *_IN_CHAINS, *_IN_CHAINS, "plain", "changes")
 """The families of chains that go on after the view, as often as they are drawn."""
 ALL_FAMILIES: tuple[Family, ...] = (*CHAIN_FAMILIES, "describe", "beyond", "beyond")
-_READ_OFTEN: tuple[Family, ...] = ("plain", "exists", "beyond")
+# Families of many kinds, and the refusals, are drawn more often.
+_MANY_KINDS: tuple[Family, ...] = ("plain", "exists", "beyond")
 _READ_FAMILIES: tuple[Family, ...] = (
     *(*FAMILIES, *EVERYDAY),
     *("plain", "plain", "when", "count", "first"),
-    *_READ_OFTEN,
-    *_READ_OFTEN,
+    *_MANY_KINDS,
+    *_MANY_KINDS,
 )
 """The families of readings, so that each kind of question comes about equally often."""
 _NO_MATCH = 0.8
