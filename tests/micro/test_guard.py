@@ -11,7 +11,7 @@ import pytest
 
 from act2see.micro.crop import BoardCrop
 from act2see.micro.draws import draw_board
-from act2see.micro.guard import MESSAGE, BoardGuard
+from act2see.micro.guard import MAX_LETTERS, MAX_WORDS, MESSAGE, BoardGuard
 from act2see.micro.study.negatives import KINDS, draw_negative
 from act2see.micro.study.refusals import Referee, judge_boards, judge_negatives, measure, write_negative
 from act2see.micro.world import render
@@ -89,3 +89,14 @@ async def test_the_rates_are_measured(tmp_path: Path) -> None:
     report, wrong = await measure(2, tmp_path, [other], ["noise"])
     assert [(rate.hits, rate.n) for rate in report.rates] == [(2, 2), (1, 1), (0, 2)]
     assert wrong == []
+
+
+def test_a_text_that_is_too_long_is_no_question() -> None:
+    guard = BoardGuard()
+    assert guard.refuses_question("Which shape blinks?") is None
+    assert guard.refuses_question(" ".join(["word"] * MAX_WORDS)) is None
+    assert guard.refuses_question("x" * MAX_LETTERS) is None
+    many = guard.refuses_question("where is the ring and " * 60)
+    assert many and "has 300 words" in many
+    long = guard.refuses_question("\u4e2d" * 5000)
+    assert long and "5000 letters" in long

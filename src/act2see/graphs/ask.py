@@ -36,6 +36,7 @@ from act2see.graphs.events import emit
 from act2see.graphs.indexing import Indexing
 from act2see.graphs.initial_frames import initial_frames
 from act2see.graphs.needs import check_ready
+from act2see.graphs.hooks import QuestionGuard
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.reasoning import ReasonNode
 from act2see.graphs.run_settings import RunSettings
@@ -177,7 +178,7 @@ class _Nodes:
         # Reading the versions may load the encoder, so it runs in a thread.
         await self.parts.reasoner.prepare()
         versions = await asyncio.to_thread(settings.versions)
-        refusal = await self._refusal(frames)
+        refusal = await self._refusal(question, frames)
         shown = event.model_dump(mode="json")
         update: Update = {
             "id": run,
@@ -285,12 +286,16 @@ class _Nodes:
     def _settings(self, config: RunnableConfig, runtime: Runtime[AskContext]) -> RunSettings:
         return RunSettings(self.parts, self.config, run_context(runtime.context, config))
 
-    async def _refusal(self, frames: Sequence[FrameRef]) -> str | None:
-        """Return the guard's reason to refuse the video; None if it accepts it, or if there is no guard."""
-        if self.parts.guard is None:
+    async def _refusal(self, question: str, frames: Sequence[FrameRef]) -> str | None:
+        """Return the guard's reason to refuse the video or the question; None if there is no reason."""
+        guard = self.parts.guard
+        if guard is None:
             return None
         store = self.parts.resources.store
-        return await self.parts.guard.refuses([store.get(frame.digest) for frame in frames])
+        reason = await guard.refuses([store.get(frame.digest) for frame in frames])
+        if reason is None and isinstance(guard, QuestionGuard):
+            return guard.refuses_question(question)
+        return reason
 
 
 def _run_id(config: RunnableConfig, previous: str | None) -> str:

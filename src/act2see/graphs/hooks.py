@@ -6,7 +6,7 @@ Each is named as `module:Class` and built without arguments. The module may be b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,15 @@ class Guard(Protocol):
         Args:
             frames: The initial frames, each `(height, width, 3)`.
         """
+        ...
+
+
+@runtime_checkable
+class QuestionGuard(Protocol):
+    """Refuses questions that the model cannot read. A guard may do so besides refusing videos."""
+
+    def refuses_question(self, question: str) -> str | None:
+        """Return the reason to refuse the question, or None to accept it."""
         ...
 
 
