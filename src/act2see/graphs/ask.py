@@ -33,10 +33,10 @@ from act2see.graphs.approval import ask_person, replacement_note, resolve_decisi
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.earlier import earlier_turns, following_turns
 from act2see.graphs.events import emit
+from act2see.graphs.hooks import QuestionGuard
 from act2see.graphs.indexing import Indexing
 from act2see.graphs.initial_frames import initial_frames
 from act2see.graphs.needs import check_ready
-from act2see.graphs.hooks import QuestionGuard
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.reasoning import ReasonNode
 from act2see.graphs.run_settings import RunSettings

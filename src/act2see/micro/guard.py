@@ -27,7 +27,7 @@ CONTRAST = (6.0, 30.0)
 _SQUARE = 1.04
 """The largest ratio of a board's sides."""
 MAX_WORDS = 80
-"""The longest question, in words. Micro's training has few longer ones, all of them several questions in one."""
+"""The longest question, in words. The few longer ones of micro's training are several questions in one."""
 MAX_LETTERS = 600
 MESSAGE = (
     "I cannot tell: this clip does not show a 3 x 3 board, and the micro models are trained on nothing else."
@@ -74,6 +74,6 @@ class BoardGuard:
         if words <= MAX_WORDS and len(question) <= MAX_LETTERS:
             return None
         return (
-            f"I cannot tell: the question has {words} words and {len(question)} letters, and the micro models read "
-            f"questions of up to {MAX_WORDS} words and {MAX_LETTERS} letters. Ask one thing in a sentence."
+            f"I cannot tell: the question has {words} words and {len(question)} letters, and the micro models "
+            f"read questions of up to {MAX_WORDS} words and {MAX_LETTERS} letters. Ask one thing in a sentence."
         )

@@ -112,7 +112,9 @@ def state_whether(what: str, present: bool) -> str:
 
 
 def state_tipping(view: View, edit: Edit) -> str:
-    """Return whether the view shows a tipped board, and its side: " A tipped board in these frames: yes, left.".
+    """Return whether the view shows a tipped board, and its side.
+
+    For example " A tipped board in these frames: yes, left.".
 
     For an edit without a shape it also says whether the shape is on a board that is tipped to the asked side.
     """

@@ -1,9 +1,10 @@
 """Questions about board clips, with the chain of thought of a careful person.
 
 A question belongs to a family: one of the paper's four (`families`), or one of the everyday ones (`plain`,
-`happenings`, `premises`, `tippings`). A chain is a list of steps: text, and tool calls with their queries. It begins with
-the question in the world's own words, whatever words it was put in (`kinds`, `wordings`). The text after a
-call describes the frame that the tool should return; the corpus drops chains whose tool returned another one.
+`happenings`, `premises`, `tippings`). A chain is a list of steps: text, and tool calls with their queries.
+It begins with the question in the world's own words, whatever words it was put in (`kinds`, `wordings`). The
+text after a call describes the frame that the tool should return; the corpus drops chains whose tool returned
+another one.
 Chains name every piece of every frame: without this dense supervision the micro VLM learns slowly.
 """
 
