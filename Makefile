@@ -36,8 +36,9 @@ help: ## list the targets
 demo: $(CORE) ## ask real clips real questions, stream the answers, write an HTML page
 	@$(BIN)/act2see demo $(ARGS)
 
+# In the order of their names, since files with few tests, which xdist would run last, take longest.
 test: $(DEV) ## run the tests
-	@$(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV) ## check style, format, and which room imports which
 	@$(BIN)/ruff check .
@@ -53,10 +54,10 @@ bench: $(CORE) ## measure speed and memory; results go to benchmarks/results
 micro: $(CORE) ## train the three micro models again, from nothing
 	@$(BIN)/act2see micro train $(ARGS)
 
-# Notebooks run in one process, one after another; a cell may take longer than a test.
+# A cell may take longer than a test.
 notebooks: $(DEV) ## execute the notebooks
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; \
-	then $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
+	then $(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
 	else echo "no notebooks to execute"; fi
 
 # Not `--quiet`: it also drops the warnings that `--strict` makes errors. The variable silences a notice of the theme.

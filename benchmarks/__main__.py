@@ -42,6 +42,7 @@ NAMES = (
     "sharing",
     "indexing",
     "token",
+    "lengths",
     "fuzz",
 )
 RESULTS = Path(__file__).parent / "results"
