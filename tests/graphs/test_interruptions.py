@@ -26,8 +26,8 @@ from tests.graphs.parents import LINES
 def interrupt_everywhere(folder: Path) -> dict[str, object]:
     """Interrupt at every event of a run whose tools work, and at some events of one in which a tool fails.
 
-    Each event meets two or three of the nine combinations of saver, durability and signal; the benchmark tries
-    all of them.
+    Each event meets two or three of the nine combinations of saver, durability and signal; the benchmark
+    tries all of them.
 
     A checkpoint keeps the error of a tool as text, so that run is a case of its own.
     """

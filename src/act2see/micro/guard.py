@@ -74,6 +74,7 @@ class BoardGuard:
         if words <= MAX_WORDS and len(question) <= MAX_LETTERS:
             return None
         return (
-            f"I cannot tell: the question has {words} words and {len(question)} letters, and the micro models "
-            f"read questions of up to {MAX_WORDS} words and {MAX_LETTERS} letters. Ask one thing in a sentence."
+            f"I cannot tell: the question has {words} words and {len(question)} letters, and the micro "
+            f"models read questions of up to {MAX_WORDS} words and {MAX_LETTERS} letters. Ask one thing in a "
+            "sentence."
         )

@@ -22,11 +22,12 @@ _WITH_BLINK = 0.3
 def draw_again(rng: random.Random, frames: int, held_out: bool) -> Draft:
     """Draw a question about a tipping, for a clip that shows one."""
     board = draw_board(rng, held_out)
-    shown = Edit(rng.choice(SIDES))
+    same = rng.random() < _SAME
+    shown = draw_tipping(rng, board) if same else Edit(rng.choice(SIDES))
     slow: Slow = ((0, board), (rng.randrange(1, frames // FPS) * FPS, shown.apply(board)))
-    if rng.random() < _WITH_BLINK:
+    if not same and rng.random() < _WITH_BLINK:
         return _at_a_blink(rng, slow, frames, shown, held_out)
-    edit = shown if rng.random() < _SAME else _draw_other(rng, board, shown)
+    edit = shown if same else _draw_other(rng, board, shown)
     clip = Clip(frames, slow, edit=edit)
     after = edit.apply(board)
     view = view_of(clip)
