@@ -15,10 +15,10 @@ from uuid import uuid4
 import typer
 
 from act2see.cli.complete import run_ids, tool_tags
-from act2see.cli.decide import DECISIONS, DecisionOptions, decision_option, read_decision
+from act2see.cli.decide import DECISIONS, DecisionOptions, decision_option, in_options, read_decision
 from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import chain_printer, interrupted, note, print_json, program, say
-from act2see.errors import ConfigError, QuestionError, WaitingError
+from act2see.errors import ConfigError, DecisionError, QuestionError, WaitingError
 
 if TYPE_CHECKING:
     from act2see.cli.runs import Settings
@@ -284,24 +284,32 @@ async def _open_chain(graph: Graph, config: Config, run: str) -> AsyncIterator[C
 
     Raises:
         WaitingError: The run waits for a person. The message names the options that give the decision.
+        DecisionError: The decision is invalid. The message names the options, too.
     """
     chain = chain_printer(config)
     try:
         yield chain
     except WaitingError as e:
-        raise await _waiting_error(graph, run) from e
+        raise WaitingError(": ".join(await _waiting_for(graph, run))) from e
+    except DecisionError as e:
+        if not e.problem:
+            raise
+        _, command = await _waiting_for(graph, run)
+        raise DecisionError(
+            f"the decision cannot be used ({in_options(e.problem)}); the run still waits: {command}"
+        ) from e
     finally:
         chain.close()
 
 
-async def _waiting_error(graph: Graph, run: str) -> WaitingError:
-    """Return the error of a waiting run: the decision that it needs, and the command that gives it."""
+async def _waiting_for(graph: Graph, run: str) -> tuple[str, str]:
+    """Return what a waiting run waits for, and the command that gives it."""
     from act2see.graphs.run import describe_interrupt, is_approval
 
     saved = await graph.aget_state({"configurable": {"thread_id": run}})
     waits = saved.interrupts[0]
     options = DECISIONS if is_approval(waits) else "--answer TEXT"
-    return WaitingError(f"{describe_interrupt(waits)}: act2see ask --resume {run} with {options}")
+    return describe_interrupt(waits), f"act2see ask --resume {run} with {options}"
 
 
 def _print_answer(trace: Trace) -> None:
