@@ -136,13 +136,17 @@ def print_json(text: str) -> None:
     """Print JSON to stdout.
 
     If the encoding of stdout does not support a character, all non-ASCII characters are escaped, because a
-    question mark in its place would change the answer.
+    question mark in its place would change the answer. Characters that a terminal obeys are always escaped.
     """
     import json
     import sys
 
+    from act2see.tools.runtime.text import CONTROLS
+
     if not can_print(text):
         text = json.dumps(json.loads(text))
+    # Between texts, JSON has none of them: only in texts, where an escape means the same.
+    text = re.sub(f"[{CONTROLS}]", lambda found: f"\\u{ord(found[0]):04x}", text)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -13,6 +13,7 @@ from act2see.cli.complete import tool_tags
 from act2see.cli.options import ConfigFile, Preset, SavedTrace, chosen_config, picture_or_time
 from act2see.cli.output import chain_printer, note, out, print_json, say
 from act2see.errors import QuestionError, StoreError, TraceError
+from act2see.tools.runtime.text import drop_controls
 
 if TYPE_CHECKING:
     from act2see.graphs.config import Config
@@ -287,7 +288,7 @@ def _markdown(trace: Trace) -> str:
                 lines.append(f"- {_escape(segment.note)}")
             lines.append("")
         elif not isinstance(segment, Answer):
-            lines += ["```text", segment.text.strip("\n").replace("```", "'''"), "```", ""]
+            lines += ["```text", drop_controls(segment.text).strip("\n").replace("```", "'''"), "```", ""]
     lines.append(f"**Answer:** {_markdown_answer(trace)}")
     return "\n".join(lines) + "\n"
 
@@ -302,6 +303,6 @@ def _markdown_answer(trace: Trace) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return a text on one line, with Markdown and HTML escaped."""
-    line = " ".join(text.split())
+    """Return a text on one line, with Markdown and HTML escaped, and without control characters."""
+    line = " ".join(drop_controls(text).split())
     return "".join(f"\\{c}" if c in r"\`*_[]<>#|" else c for c in line)
