@@ -16,7 +16,7 @@ import typer
 
 from act2see.cli.complete import run_ids, tool_tags
 from act2see.cli.decide import DECISIONS, DecisionOptions, decision_option, in_options, read_decision
-from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Force, Preset, chosen_config
 from act2see.cli.output import chain_printer, interrupted, note, print_json, program, say
 from act2see.errors import ConfigError, DecisionError, QuestionError, WaitingError
 
@@ -85,6 +85,7 @@ def ask(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the trace as an HTML page.")
     ] = None,
+    force: Force = False,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -122,7 +123,7 @@ def ask(
     """
     from act2see.tools.video.window import absolute_path
 
-    _check_targets(save, html)
+    _check_targets(save, html, force)
     person = DecisionOptions(accept, replace, supply, refuse, answer, reason, by)
     decision = read_decision(person)
     if resume is not None:
@@ -181,15 +182,15 @@ def _settings(preset: str | None, config: Path | None, changes: _RunOptions) -> 
     return Settings(chosen_config(preset, config), context)
 
 
-def _check_targets(save: Path | None, html: Path | None) -> None:
-    """Raise `StoreError` before the run starts if a result could not be written."""
+def _check_targets(save: Path | None, html: Path | None, force: bool) -> None:
+    """Raise `StoreError` before the run starts if a result could not be written, or would replace a file."""
     from act2see.tools.runtime.files import check_file, check_folder
-    from act2see.trace.folder import OURS
+    from act2see.trace.folder import MARKS, OTHERS, OURS
 
     if save:
-        check_folder(save, OURS)
+        check_folder(save, OURS, OTHERS)
     if html:
-        check_file(html)
+        check_file(html, MARKS[".html"], force=force)
 
 
 def _forbid_changes(context: typer.Context) -> None:

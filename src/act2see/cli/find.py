@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Force, Preset, chosen_config
 from act2see.cli.output import note, out, progress_bar, say
 from act2see.errors import QuestionError
 from act2see.tools.runtime.text import format_bytes
@@ -66,6 +66,7 @@ def find(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write an HTML page of the frames.")
     ] = None,
+    force: Force = False,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
@@ -76,6 +77,7 @@ def find(
     from act2see.cli.thresholds import configured_threshold
     from act2see.graphs.parts import build_resources
     from act2see.tools.runtime.files import check_file, check_folder, write_text
+    from act2see.trace.folder import MARKS
     from act2see.trace.page import find_html
 
     if not query.strip():
@@ -83,7 +85,7 @@ def find(
     if to:
         check_folder(to, _PAGE)
     if html:
-        check_file(html)
+        check_file(html, MARKS[".html"], force=force)
     chosen = chosen_config(preset, config)
     resources = build_resources(chosen)
     finder, store = resources.finder, resources.store

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from act2see.cli.complete import tool_tags
-from act2see.cli.options import ConfigFile, Preset, SavedTrace, chosen_config, picture_or_time
+from act2see.cli.options import ConfigFile, Force, Preset, SavedTrace, chosen_config, picture_or_time
 from act2see.cli.output import chain_printer, note, out, print_json, say
 from act2see.errors import QuestionError, StoreError, TraceError
 from act2see.tools.runtime.text import drop_controls
@@ -54,16 +54,18 @@ def html(
     to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The HTML file to write.")] = Path(
         "trace.html"
     ),
+    force: Force = False,
 ) -> None:
     """Write a trace as an HTML page.
 
     Needs a trace. The pictures come from its folder, or from the frame store of this machine.
     """
-    from act2see.tools.runtime.files import write_text
-    from act2see.trace.folder import frames_of
+    from act2see.tools.runtime.files import check_file, write_text
+    from act2see.trace.folder import MARKS, frames_of
     from act2see.trace.page import trace_html
     from act2see.trace.trace import Trace
 
+    check_file(to, MARKS[".html"], force=force)
     write_text(to, trace_html(Trace.load(trace), frames_of(trace)))
     say(str(to))
 
@@ -81,15 +83,18 @@ def export(
             help="FILE.jsonl for any number of traces; FILE.md, or a folder with frames, for one trace.",
         ),
     ],
+    force: Force = False,
 ) -> None:
     """Write traces as JSON Lines, or one trace as Markdown or as a folder with its frames.
 
     Needs one or more traces. The name of the target selects the format.
     """
     from act2see.tools.runtime.files import write_text
-    from act2see.trace.folder import frames_of, save_folder
+    from act2see.trace.folder import check_target, frames_of, save_folder
     from act2see.trace.trace import Trace
 
+    if to.suffix in ("", ".jsonl", ".md"):
+        check_target(to, force=force)
     loaded = [Trace.load(t) for t in traces]
     if to.suffix == ".jsonl":
         write_text(to, "".join(t.to_json() + "\n" for t in loaded))
@@ -131,7 +136,13 @@ def diff(
 
 
 @app.command("replay")
-def replay(trace: SavedTrace, to: NewTrace = None, preset: Preset = None, config: ConfigFile = None) -> None:
+def replay(
+    trace: SavedTrace,
+    to: NewTrace = None,
+    force: Force = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+) -> None:
     """Ask the question of a trace again, with its seed and tools, and compare the results.
 
     Needs a trace and its video. Use the preset or config with which the question was asked.
@@ -139,7 +150,7 @@ def replay(trace: SavedTrace, to: NewTrace = None, preset: Preset = None, config
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import areplay
 
-    _check_target(to)
+    _check_target(to, force)
     old, chosen = _load_with_video(trace), chosen_config(preset, config)
     work = areplay(create_act2see(chosen), old, on_event=chain_printer(chosen).event)
     new = _run_and_compare(work, old)
@@ -169,6 +180,7 @@ def fork(
         bool, typer.Option("--drop", help="Show no frame, and tell the model that none was found.")
     ] = False,
     to: NewTrace = None,
+    force: Force = False,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
@@ -181,7 +193,7 @@ def fork(
     from act2see.graphs.fork import afork
     from act2see.graphs.parts import cached_parts
 
-    _check_target(to)
+    _check_target(to, force)
     old, chosen = _load_with_video(trace), chosen_config(preset, config)
     if at is None:
         raise QuestionError(f"choose a call with --at N (calls: {_list_calls(old)})")
@@ -239,19 +251,15 @@ def _run_and_compare(work: Coroutine[Any, Any, Trace], old: Trace) -> Trace:
     return new
 
 
-def _check_target(to: Path | None) -> None:
+def _check_target(to: Path | None, force: bool) -> None:
     """Raise `StoreError` before the run starts if the new trace could not be written."""
-    from act2see.tools.runtime.files import check_file, check_folder
-    from act2see.trace.folder import OURS
+    from act2see.trace.folder import check_target
 
     if to is None:
         return
     if to.suffix not in ("", ".json"):
         raise StoreError(f"a trace cannot be written as {to.suffix}: name a .json file or a folder")
-    if to.suffix:
-        check_file(to)
-    else:
-        check_folder(to, OURS)
+    check_target(to, force=force)
 
 
 def _write_trace(trace: Trace, to: Path, config: Config) -> None:
