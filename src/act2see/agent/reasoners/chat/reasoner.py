@@ -142,8 +142,8 @@ class ChatModelReasoner(Reasoner):
         done = reading.done()
         if is_silent(request.rollout, reading.text) and not done.thinking:
             raise ReasonerError(
-                f"{self.name} sent no text, asked twice: its log may say why (no chat template, a thought that "
-                "it does not send, a filter); or set reasoner.weights to another model"
+                f"{self.name} sent no text, asked twice: its log may say why (no chat template, a thought "
+                "that it does not send, a filter); or set reasoner.weights to another model"
             )
         yield done
 
