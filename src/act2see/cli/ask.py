@@ -18,7 +18,7 @@ from act2see.cli.complete import run_ids, tool_tags
 from act2see.cli.decide import DECISIONS, DecisionOptions, decision_option, in_options, read_decision
 from act2see.cli.options import ConfigFile, Force, Preset, chosen_config
 from act2see.cli.output import chain_printer, interrupted, note, print_json, program, say
-from act2see.errors import ConfigError, DecisionError, QuestionError, WaitingError
+from act2see.errors import ConfigError, DecisionError, QuestionError, SetupError, WaitingError
 
 if TYPE_CHECKING:
     from act2see.cli.runs import Settings
@@ -94,6 +94,12 @@ def ask(
             help="Continue a run that was interrupted or that waits for a decision.",
         ),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="With --resume: the address of the model's server, if it has moved."
+        ),
+    ] = None,
     accept: Annotated[bool, decision_option("--accept", "Call the tool.")] = False,
     replace: Annotated[
         str | None, decision_option("--replace", "Call the tool with this query instead.", "QUERY")
@@ -129,7 +135,11 @@ def ask(
     if resume is not None:
         _forbid_changes(context)
         run = resume
-        work = _continue(run, decision, show=not json)
+        work = _continue(run, decision, url, show=not json)
+    elif url is not None:
+        raise QuestionError(
+            "--url is for a saved run: name it with --resume ID, or set the address in a config"
+        )
     elif decision is not None:
         raise QuestionError(f"--{person.kinds[0]} needs a waiting run: name it with --resume ID")
     elif not video or question is None:
@@ -253,15 +263,21 @@ async def _ask(
     return trace, settings.config
 
 
-async def _continue(run: str, decision: Any, *, show: bool) -> tuple[Trace, Config]:
-    """Resume a saved run, with a decision if it waits for one. Print the beginning of its chain first."""
-    from act2see.cli.runs import graph_of, saved_runs, settings_of
+async def _continue(run: str, decision: Any, url: str | None, *, show: bool) -> tuple[Trace, Config]:
+    """Resume a saved run, with a decision if it waits for one. Print the beginning of its chain first.
+
+    Raises:
+        SetupError: The model's server cannot be used. The message says how to name another address.
+    """
+    from act2see.cli.runs import graph_of, has_server, move_server, saved_runs, settings_of
     from act2see.graphs.run import aresume
     from act2see.graphs.state import trace_of
     from act2see.trace.terminal import question_lines
 
     async with saved_runs() as saver:
         settings = await settings_of(run, saver)
+        if url is not None:
+            settings = move_server(settings, url)
         graph = graph_of(settings, saver)
         async with _open_chain(graph, settings.config, run) as chain:
             state = (await graph.aget_state({"configurable": {"thread_id": run}})).values
@@ -269,13 +285,19 @@ async def _continue(run: str, decision: Any, *, show: bool) -> tuple[Trace, Conf
                 so_far = trace_of(state)
                 say(question_lines(so_far.question), prose=True)
                 chain.trace(so_far)
-            trace = await aresume(
-                graph,
-                run,
-                decision=decision,
-                context=settings.context,
-                on_event=chain.event if show else None,
-            )
+            try:
+                trace = await aresume(
+                    graph,
+                    run,
+                    decision=decision,
+                    context=settings.context,
+                    on_event=chain.event if show else None,
+                )
+            except SetupError as e:
+                if not has_server(settings):
+                    raise
+                moved = f"if the server has moved: act2see ask --resume {run} --url URL"
+                raise SetupError(f"{str(e).rstrip('.')}; {moved}") from e
     return trace, settings.config
 
 
