@@ -34,7 +34,12 @@ NewTrace = Annotated[
 
 
 @app.command("show")
-def show(trace: SavedTrace) -> None:
+def show(
+    trace: SavedTrace,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the trace as JSON, as `act2see ask --json` does.")
+    ] = False,
+) -> None:
     """Print a trace in the terminal.
 
     Needs a trace: a file, or a folder of `act2see ask --save`.
@@ -43,6 +48,9 @@ def show(trace: SavedTrace) -> None:
     from act2see.trace.trace import Trace
 
     loaded = Trace.load(trace)
+    if json:
+        print_json(loaded.to_json(summary=True))
+        return
     say(question_lines(loaded.question, loaded.choice), prose=True)
     ChainPrinter(out()).trace(loaded)
     say(answer_lines(loaded), prose=True)
