@@ -45,6 +45,9 @@ class WaitingError(Act2SeeError):
 class DecisionError(Act2SeeError):
     """A person's decision cannot be carried out. The run still waits."""
 
+    problem = ""
+    """What is wrong with the decision, for callers that take decisions in another form than data."""
+
 
 class ReasonerError(Act2SeeError):
     """The reasoning model cannot continue."""

@@ -56,6 +56,7 @@ from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.faults import restored, to_user_error
 from act2see.tools.runtime.text import clean_text, first_line
 from act2see.tools.runtime.weights import read_ahead, wanted_by
+from act2see.tools.video.store import Pixels
 from act2see.trace.events import AnswerEvent, FramesEvent, ViewEvent
 from act2see.trace.record import Answer, Frames, Review
 
@@ -209,7 +210,7 @@ class _Nodes:
         resources = self.parts.resources
         # LangGraph runs a node again from its start after an interrupt: up to here, nothing may have an
         # effect. `ask_person` reads the decision's picture file, so it runs in a thread.
-        decision, supplied = await asyncio.to_thread(ask_person, trace, resources)
+        decision, supplied = await asyncio.to_thread(ask_person, trace, resources, self._picture_check())
         started = time.perf_counter()
         frames = await asyncio.to_thread(
             resolve_decision, decision, trace, trace.video.path, resources, supplied
@@ -285,6 +286,17 @@ class _Nodes:
 
     def _settings(self, config: RunnableConfig, runtime: Runtime[AskContext]) -> RunSettings:
         return RunSettings(self.parts, self.config, run_context(runtime.context, config))
+
+    def _picture_check(self) -> Callable[[Pixels], str | None]:
+        """Return a function for another thread: the guard's reason to refuse one picture, or None."""
+        loop = asyncio.get_running_loop()  # a guard may belong to it
+
+        def refuses(pixels: Pixels) -> str | None:
+            if self.parts.guard is None:
+                return None
+            return asyncio.run_coroutine_threadsafe(self.parts.guard.refuses([pixels]), loop).result()
+
+        return refuses
 
     async def _refusal(self, question: str, frames: Sequence[FrameRef]) -> str | None:
         """Return the guard's reason to refuse the video or the question; None if there is no reason."""

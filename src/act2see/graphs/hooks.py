@@ -24,7 +24,8 @@ class Guard(Protocol):
         """Return the reason to refuse the video, or None to accept it.
 
         Args:
-            frames: The initial frames, each `(height, width, 3)`.
+            frames: The initial frames, each `(height, width, 3)`; or the one picture that a person supplies
+                in place of a call.
         """
         ...
 

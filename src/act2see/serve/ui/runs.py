@@ -23,6 +23,7 @@ from act2see.graphs.state import AskContext
 from act2see.serve.failures import log_failure
 from act2see.serve.ui.catalog import shown_name
 from act2see.serve.ui.live import Live
+from act2see.tools.runtime.text import drop_controls
 from act2see.trace.folder import OURS, frames_of, save_folder
 from act2see.trace.record import Question
 from act2see.trace.trace import Trace
@@ -260,6 +261,6 @@ def error_line(error: Exception, operation: str) -> str:
         operation: The operation that failed, for the log.
     """
     if isinstance(error, Act2SeeError):
-        return " ".join(str(error).split())
+        return " ".join(drop_controls(str(error)).split())
     id = log_failure(operation, error)
     return f"something went wrong ({type(error).__name__}): see error {id} in the log of `act2see ui`"

@@ -264,7 +264,7 @@ def _probe(
     file is read again.
     """
     with open_container(path, number) as (container, stream):
-        table = read_table(container, stream)
+        table, reported = read_table(container, stream)
     with open_container(path, number) as (container, stream):
         shown = usable_aspect(stream.sample_aspect_ratio)
         frames = islice(decode_all(container, stream), _FIRST)
@@ -277,7 +277,7 @@ def _probe(
         else:
             table = None
     if table is None:
-        table = scan(partial(open_container, path, number), path)
+        table = scan(partial(open_container, path, number), path, reported=reported)
         with open_container(path, number) as (container, stream):
             first = list(islice(decode_all(container, stream), 1))
             delay = picture_delay(container, stream, _first_stamp(table))

@@ -55,14 +55,28 @@ class Table:
     """Whether decord's frame numbers mean the same frames."""
 
 
-def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
-    """Return the table of frames from the packets alone; None if the file must be decoded for it."""
+def read_table(container: InputContainer, stream: VideoStream) -> tuple[Table | None, bool]:
+    """Return the table of frames from the packets alone; None if the file must be decoded for it.
+
+    If the end of the file is missing, a warning says how much, and the second value is true.
+    """
     import av
 
+    marks: list[Mark] = []
+    whole = True
     try:
-        marks = [Mark.of(packet) for packet in demux(container, stream)]
+        for packet in demux(container, stream):
+            marks.append(Mark.of(packet))
     except av.error.FFmpegError:
-        return None
+        whole = False
+    cut = _missing_end(stream, marks)
+    if cut:
+        log.warning("%s %s", container.name, cut)
+    return (_ordered(container, stream, marks) if whole else None), bool(cut)
+
+
+def _ordered(container: InputContainer, stream: VideoStream, marks: Sequence[Mark]) -> Table | None:
+    """Return the table of these packets; None if they do not tell it."""
     if any(mark.corrupt or mark.pts is None for mark in marks):
         return None
     formats = set(container.format.name.split(","))
@@ -71,13 +85,6 @@ def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
     order = _order(marks, stream, _may_reset(container))
     if not order:
         return None
-    if stream.frames > len(marks) and not any(mark.discard for mark in marks):
-        log.warning(
-            "%s should have %d frames but has %d: it may be cut off",
-            container.name,
-            stream.frames,
-            len(marks),
-        )
     line = _times(container, stream, marks, order)
     # decord counts keyframes in decoding order, so each must have the same position in presentation order.
     in_place = len(order) == len(marks) and all(order[n] == n for n, mark in enumerate(marks) if mark.key)
@@ -90,17 +97,22 @@ def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
     return _make(stream, marks, order, line, decord=suits_decord)
 
 
-def scan(open_file: OpenFile, path: str) -> Table:
+def scan(open_file: OpenFile, path: str, *, reported: bool = False) -> Table:
     """Decode all frames and return their table.
 
     Args:
         open_file: Opens the file.
         path: Its path, for messages.
+        reported: Whether a warning has said already what is wrong with the file.
 
     Raises:
         VideoError: No frame can be decoded.
     """
-    log.warning("%s is damaged or has no usable timestamps: decoding all of it to list its frames", path)
+    log.log(
+        logging.INFO if reported else logging.WARNING,
+        "%s is damaged or has no usable timestamps: decoding all of it to list its frames",
+        path,
+    )
     seen = Seen()
     order: dict[int, None] = {}
     bad: set[int] = set()
@@ -121,6 +133,33 @@ def scan(open_file: OpenFile, path: str) -> Table:
         bad.update(n for n, mark in enumerate(seen.marks) if mark.corrupt)
         shown = list(order)
         return _make(stream, seen.marks, shown, _times(container, stream, seen.marks, shown), bad)
+
+
+def _missing_end(stream: VideoStream, marks: Sequence[Mark]) -> str:
+    """Return how much is missing at the end of a file; empty if nothing is, or if its header does not tell.
+
+    Args:
+        stream: The stream. MP4 and MOV have the number and the length of all frames at one place.
+        marks: The packets that could be read.
+    """
+    if stream.frames <= len(marks) and not (marks and marks[-1].corrupt):
+        return ""
+    if stream.frames < len(marks) or any(mark.discard for mark in marks):
+        return ""
+    whole = [mark for mark in marks if not mark.corrupt and mark.pts is not None]
+    tick = float(stream.time_base or 0)
+    stamps = [_pts(mark) for mark in whole]
+    end = tick * (max(stamps) + whole[-1].duration - min(stamps)) if whole else 0.0
+    length = tick * (stream.duration or 0)
+    if length - end < 0.05:
+        missing = stream.frames - len(whole)
+        return (
+            f"is cut off: {missing} of its {stream.frames} frames are missing, so copy or download it again"
+        )
+    return (
+        f"is cut off at {end:.1f} s of {length:.1f} s: the last {length - end:.1f} s are missing, so copy or "
+        "download it again"
+    )
 
 
 def _may_reset(container: InputContainer) -> bool:
