@@ -195,6 +195,7 @@ class _Nodes:
         """Check the question, and send it to each part."""
         question, options = validate_question(state)
         settings = self._run_settings(runtime.context, config)
+        given = run_context(runtime.context, config).earlier  # all settings are checked before a file is opened
         digest, pieces = await asyncio.to_thread(self._pieces, os.fspath(state["video"]), settings)
         if len(pieces) > settings.max_parts:
             raise ConfigError(
@@ -203,7 +204,7 @@ class _Nodes:
             )
         emit(runtime, SplitEvent(parts=tuple((start, stop) for start, stop, _ in pieces)))
         kept = state.get("turns", ()) if state.get("digest") == digest else ()
-        turns = earlier_turns(run_context(runtime.context, config).earlier, kept)
+        turns = earlier_turns(given, kept)
         earlier = [turn.model_dump() for turn in turns]
         sends = []
         for number, (_, _, path) in enumerate(pieces):
