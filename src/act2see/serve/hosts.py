@@ -12,8 +12,9 @@ request has an origin, the origin must be this server itself (same port, allowed
 operator added.
 
 A page can also embed an address as a picture, a video, a script or a frame, and learn from it whether it
-exists, how large it is and how long. Such requests have no origin, but browsers mark them in `Sec-Fetch-Site`.
-Of another site's requests without an origin, only links are answered: a page that opens as a page of its own.
+exists, how large it is and how long. Such requests have no origin, but browsers mark them in
+`Sec-Fetch-Site`. Of another site's requests without an origin, only links are answered, which open as a page
+of their own.
 """
 
 from __future__ import annotations
