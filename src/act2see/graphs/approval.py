@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from act2see.errors import DecisionError, StoreError
+from act2see.graphs.state import waiting_call
 from act2see.tools.frames import FrameRef, Record, Supplied
 from act2see.tools.runtime.files import is_text, read_file
 from act2see.tools.runtime.picture_files import MAX_BYTES, MAX_PIXELS, decode_picture
@@ -99,7 +100,7 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
     from langgraph.errors import is_invalid_resume
     from langgraph.types import interrupt
 
-    call = trace.calls[-1]
+    call = waiting_call(trace)
     thought = "".join(segment.text for segment in trace.segments if isinstance(segment, Text))
     request = {
         "type": "approve",

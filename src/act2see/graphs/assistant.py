@@ -120,14 +120,15 @@ def create_assistant(
         make_watcher(create_act2see(act2see_config, parts=parts), folders),
         make_transcript_reader(folders),
     ]
+    middleware: list[Any] = [
+        before_agent(name="settings")(_check_settings),
+        ModelCallLimitMiddleware(run_limit=chosen.turns, exit_behavior="end"),
+    ]
     return create_agent(
         model or _make_supervisor(chosen, act2see_config.folder),
         tools,
         system_prompt=chosen.prompt,
-        middleware=[
-            before_agent(_check_settings, name="settings"),
-            ModelCallLimitMiddleware(run_limit=chosen.turns, exit_behavior="end"),
-        ],
+        middleware=middleware,
         context_schema=AskContext,
         checkpointer=checkpointer,
         name="assistant",

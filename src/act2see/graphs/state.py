@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 from act2see.errors import ConfigError, QuestionError, StoreError
 from act2see.graphs.earlier import MAX_TURNS
 from act2see.tools.runtime.text import clean_text, first_line, first_problem, quote_text
-from act2see.trace.record import Loop, Turn, Usage
+from act2see.trace.record import Call, Loop, Turn, Usage
 from act2see.trace.trace import Trace
 
 MAX_QUESTION = 8_000  # characters
@@ -309,6 +309,13 @@ def _trace_of(state: Any) -> Trace:
             "versions": state.get("versions", {}),
         }
     )
+
+
+def waiting_call(trace: Trace) -> Call:
+    """Return the call that a node carries out. Raises `StoreError` if the saved run has none."""
+    if not trace.calls:
+        raise StoreError("the saved state of this run has no call to carry out: ask the question again")
+    return trace.calls[-1]
 
 
 def state_of(trace: Trace) -> dict[str, Any]:

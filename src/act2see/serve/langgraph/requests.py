@@ -80,7 +80,7 @@ class _Request(BaseModel):
 
     config: _Config | None = None
     context: dict[str, Any] | None = None
-    checkpoint: _Checkpoint | str | None = None
+    checkpoint: _Checkpoint | None = None
     checkpoint_id: str | None = None
     command: dict[str, Any] | None = None
 
@@ -114,8 +114,8 @@ def check_request(request: dict[str, Any]) -> bool:
     context = request.get("context")
     configurable = (request.get("config") or {}).get("configurable")
     removed = False
-    for settings in (configurable, context):
-        for name in [name for name in settings or () if name.startswith(_SERVERS)]:
+    for settings in (configurable or {}, context or {}):
+        for name in [name for name in settings if name.startswith(_SERVERS)]:
             del settings[name]
             removed = True
     if configurable and configurable.get(CONTEXT_KEY) is not None:

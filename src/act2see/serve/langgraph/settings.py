@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import fields
 from typing import Any
 
-from act2see.errors import ConfigError
+from act2see.errors import Act2SeeError, ConfigError
 from act2see.graphs.long_video.graph import LongVideoContext
 from act2see.serve.failures import send_json
 from act2see.serve.langgraph.requests import check_request, requests_in
@@ -74,7 +74,7 @@ class OwnSettings:
         async def replay() -> Message:
             return unread.pop() if unread else await receive()
 
-        await self.app(scope, replay, send)
+        await _answer_errors(self.app, scope, replay, send)
 
     async def _serve_socket(self, scope: Message, receive: Receive, send: Any) -> None:
         async def receive_checked() -> Message:
@@ -90,6 +90,26 @@ class OwnSettings:
             return {"type": "websocket.receive", "text": text}
 
         await self.app(scope, receive_checked, send)
+
+
+async def _answer_errors(app: Any, scope: Message, receive: Receive, send: Any) -> None:
+    """Serve a request. An error that our graphs raise while the server handles it is answered with 422.
+
+    The server updates the state of a thread at once, so a wrong value is not the error of a run.
+    """
+    is_started = False
+
+    async def watched_send(message: Message) -> None:
+        nonlocal is_started
+        is_started = is_started or message["type"] == "http.response.start"
+        await send(message)
+
+    try:
+        await app(scope, receive, watched_send)
+    except Act2SeeError as e:
+        if is_started:
+            raise
+        await _refuse(send, 422, str(e))
 
 
 def _has_settings(scope: Message) -> bool:
