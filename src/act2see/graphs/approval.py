@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from act2see.errors import DecisionError, StoreError
+from act2see.graphs.state import waiting_call
 from act2see.tools.frames import FrameRef, Record, Supplied
 from act2see.tools.runtime.files import is_text, read_file
 from act2see.tools.runtime.picture_files import MAX_BYTES, MAX_PIXELS, decode_picture
@@ -105,7 +106,7 @@ def ask_person(
     from langgraph.errors import is_invalid_resume
     from langgraph.types import interrupt
 
-    call = trace.calls[-1]
+    call = waiting_call(trace)
     thought = "".join(segment.text for segment in trace.segments if isinstance(segment, Text))
     request = {
         "type": "approve",

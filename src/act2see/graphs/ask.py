@@ -28,7 +28,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, RetryPolicy
 
 from act2see.agent.reasoners.base import check_reasoner
-from act2see.errors import ConfigError, ToolError
+from act2see.errors import ConfigError, StoreError, ToolError
 from act2see.graphs.approval import ask_person, replacement_note, resolve_decision, review_of
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.earlier import earlier_turns, following_turns
@@ -49,6 +49,7 @@ from act2see.graphs.state import (
     run_context,
     trace_of,
     validate_question,
+    waiting_call,
 )
 from act2see.graphs.wiring import both_ways, is_saved, limit_time, make_drawable
 from act2see.tools.base import FrameTool, LoadsModels, NeedsIndex, ToolContext, call_seed, checked_result
@@ -227,6 +228,7 @@ class _Nodes:
 
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> BackToReason:
             trace = trace_of(state)
+            asked = waiting_call(trace)
             # Neither loading models nor the index counts as the call's time, or for its limit.
             if isinstance(tool, LoadsModels):
                 await asyncio.to_thread(tool.load_models)
@@ -234,7 +236,7 @@ class _Nodes:
                 await self.indexing.wait(tool.index_of, trace.video.path, trace.id, runtime)
             started = time.perf_counter()
             review = _review_in(state)
-            query = (review and review.query) or trace.calls[-1].query
+            query = (review and review.query) or asked.query
             seed = call_seed(self._settings(config, runtime).seed, tag, query, len(trace.calls))
             context = ToolContext(trace.video.path, trace.shown, seed)
             returned = await limit_time(tool.call(query, context), limits.timeout)
@@ -269,8 +271,9 @@ class _Nodes:
     async def answer(self, state: AskState, runtime: Runtime[AskContext]) -> Update:
         """Build the trace, and empty `segments`, so that the last checkpoint holds them only once."""
         trace = trace_of(state)
-        last = trace.segments[-1]
-        assert isinstance(last, Answer)
+        last = trace.segments[-1] if trace.segments else None
+        if not isinstance(last, Answer):
+            raise StoreError("the saved state of this run has no answer: ask the question again")
         self.parts.reasoner.forget(trace.id)
         emit(runtime, AnswerEvent(run=trace.id, answer=last.body, forced=last.forced))
         return {

@@ -24,6 +24,7 @@ from uuid import uuid4
 
 from act2see.errors import Act2SeeError, StoreError, VideoError
 from act2see.tools.frames import Video
+from act2see.tools.runtime.outside import one_line
 from act2see.tools.video.folders import Folders
 from act2see.tools.video.reader import open_video
 
@@ -71,7 +72,7 @@ class VideoCatalog:
         videos = [*self.samples, *self._in_folders()]
         newest_first = sorted(self._uploaded(), reverse=True)
         for _, path in newest_first:
-            videos.append(CatalogVideo(f"upload: {shown_name(path.name)}", str(path)))
+            videos.append(CatalogVideo(f"upload: {one_line(shown_name(path.name))}", str(path)))
         return {video.key: video for video in videos}
 
     def add_upload(self, upload: str) -> tuple[CatalogVideo, Video]:
@@ -121,7 +122,7 @@ class VideoCatalog:
             for name in self.folders.videos():
                 path = self.folders.path(name)
                 if os.path.isfile(path):  # opening a pipe would block forever
-                    videos.append(CatalogVideo(shown_name(name), path))
+                    videos.append(CatalogVideo(one_line(shown_name(name)), path))
         except (Act2SeeError, OSError) as e:
             log.warning("cannot list all videos of the folders: %s", ascii(str(e)))
         return videos
