@@ -78,6 +78,7 @@ COMMANDS = [
     ["micro", "test"],
     ["doctor"],
     ["download"],
+    ["gc"],
     ["demo"],
 ]
 

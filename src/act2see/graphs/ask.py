@@ -46,6 +46,7 @@ from act2see.graphs.state import (
     AskInput,
     AskOutput,
     AskState,
+    asked_data,
     run_context,
     trace_of,
     validate_question,
@@ -184,7 +185,7 @@ class _Nodes:
         shown = event.model_dump(mode="json")
         update: Update = {
             "id": run,
-            "asked": {"question": question, "options": options, "earlier": earlier},
+            "asked": asked_data(question, options, earlier),
             "turns": earlier,  # if this run fails, it leaves the conversation as it was
             "info": shown["video"],
             "initial": shown["frames"],

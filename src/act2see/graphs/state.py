@@ -27,6 +27,9 @@ from act2see.tools.runtime.text import clean_text, first_line, first_problem, qu
 from act2see.trace.record import Call, Loop, Turn, Usage
 from act2see.trace.trace import Trace
 
+STATE_VERSION = 1
+"""Version of what a checkpoint holds. act2see 0.1.0 wrote version 1 without naming it. Raise it when a key
+changes its meaning, and read the earlier versions in `trace_of`."""
 MAX_QUESTION = 8_000  # characters
 MAX_OPTIONS = 26  # each option has a letter
 MAX_OPTION = 2_000  # characters
@@ -81,7 +84,7 @@ class AskState(AskInput, AskOutput):
     id: str
     """The run's id, which is also the id of its trace."""
     asked: dict[str, Any]
-    """The validated question, its options and the earlier turns that the model is told of."""
+    """What `asked_data` returns: the validated question, its options and the earlier turns."""
     turns: list[dict[str, str]]
     """The earlier turns of the thread's next question about this video."""
     info: dict[str, Any]
@@ -271,7 +274,7 @@ def trace_of(state: Any) -> Trace:
     """Return the trace of a state. The run may be unfinished.
 
     Raises:
-        StoreError: An older version of act2see saved the state, or a client of a server has damaged it.
+        StoreError: Another version of act2see saved the state, or a client of a server has damaged it.
     """
     if "asked" not in state:
         raise StoreError("an earlier version of act2see saved this run: ask the question again")
@@ -290,6 +293,12 @@ def trace_of(state: Any) -> Trace:
 
 def _trace_of(state: Any) -> Trace:
     asked = state["asked"]
+    version = asked.get("version", 1)
+    if version != STATE_VERSION:
+        raise StoreError(
+            f"this run was saved with version {quote_text(repr(version))}, and this act2see reads version "
+            f"{STATE_VERSION}: resume it with the act2see that saved it, or ask the question again"
+        )
     usage = Usage(
         loops=tuple(Loop(**loop) for loop in state.get("loops", [])),
         node_seconds=dict(state.get("node_seconds", {})),
@@ -318,17 +327,18 @@ def waiting_call(trace: Trace) -> Call:
     return trace.calls[-1]
 
 
+def asked_data(question: str, options: list[str], earlier: list[dict[str, str]]) -> dict[str, Any]:
+    """Return what is saved as `asked`, with the version of the state."""
+    return {"version": STATE_VERSION, "question": question, "options": options, "earlier": earlier}
+
+
 def state_of(trace: Trace) -> dict[str, Any]:
     """Return the update that sets a graph's state to that of a trace, except for `versions`."""
     data = trace.model_dump(mode="json")
     earlier = [turn.model_dump() for turn in trace.question.earlier]
     return {
         "id": trace.id,
-        "asked": {
-            "question": trace.question.text,
-            "options": list(trace.question.options),
-            "earlier": earlier,
-        },
+        "asked": asked_data(trace.question.text, list(trace.question.options), earlier),
         "turns": earlier,
         "info": data["video"],
         "initial": data["initial"],
