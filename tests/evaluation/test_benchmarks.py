@@ -170,7 +170,7 @@ def test_any_fsspec_url_and_parquet(tmp_path: Path) -> None:
     r.touch(tmp_path / "videos" / "v2.mkv")
     suite = load("video-mme", "memory://bench/records.parquet", videos=tmp_path)
     assert [sample.id for sample in suite.samples] == ["002-1"]
-    with pytest.raises(BenchmarkError, match="cannot read memory://bench/gone.json"):
+    with pytest.raises(BenchmarkError, match=r"cannot read memory://bench/gone\.json"):
         load("video-mme", "memory://bench/gone.json")
 
 

@@ -131,7 +131,7 @@ def take_text(row: dict[str, Any], *fields: str) -> str:
 
 
 def take_options(row: dict[str, Any], field: str, fewest: int = 2) -> tuple[str, ...]:
-    """Return options without their letters, from a list, a dictionary by letter, or a text with one a line."""
+    """Return options without their letters, from a list, a dictionary by letter, or lines of text."""
     value = row.get(field)
     if value is None:
         raise FieldError(field, f"is missing (the record has: {quote_text(', '.join(map(str, row)), 120)})")

@@ -331,3 +331,9 @@ def _ordinal(match: re.Match[str], count: int) -> int | None:
     else:
         place = int(digit or number) - 1
     return place if 0 <= place < count else None
+
+
+def is_catch_all(option: str) -> bool:
+    """Whether an option speaks of the others, as "None of the above": shuffling leaves it in its place."""
+    bare = make_bare(clean_answer(option))
+    return bool(_NONE.fullmatch(bare) or _ALL.fullmatch(bare))
