@@ -24,7 +24,7 @@ Question: {question}
 Right answer: {right}
 Given answer: {given}
 Write only JSON: {{"same": true}} or {{"same": false}}."""
-_RECALL = """Decide for each reference step whether the given reasoning contains it or entails it, with all details.
+_RECALL = """Decide for each reference step if the given reasoning contains or entails it, in all details.
 Question: {question}
 Right answer: {right}
 Given reasoning: {given}
@@ -33,7 +33,7 @@ Reference steps:
 A step's kind is "video" (what is seen, and when), "logic" (one conclusion) or "background" (a review).
 Write only a JSON list with one entry for each reference step, in order:
 [{{"kind": "video", "judgment": "matched"}}, ...]; the judgment is "matched" or "unmatched"."""
-_PRECISION = """Split the given reasoning into steps, and decide for each whether it agrees with the reference.
+_PRECISION = """Split the given reasoning into steps. Decide for each whether it agrees with the reference.
 Times may differ by 3 seconds. A step that does not help is "redundant"; one that contradicts is "wrong".
 Question: {question}
 Given reasoning: {given}

@@ -27,6 +27,7 @@ _ANY_LETTER = rf"(?:[(\[{{]\s*[A-Za-z]\s*[)\]}}]|{_BARE}[A-Za-z]{_ENDS}{_IN_PROS
 _OPTION = r"(?:(?:option|choice|answer|letter)s?\s+)?"
 _PLAIN_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathsf|operatorname)\s*\{([^{}]*)\}")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
+_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _STRUCK = re.compile(r"~~[^~]*~~|<(?:s|del|strike)>[^<]*</(?:s|del|strike)>", re.IGNORECASE)
 _BREAK = re.compile(r"<br\s*/?>|</p>|</li>", re.IGNORECASE)
 _HTML = re.compile(
@@ -81,7 +82,8 @@ _JOINED = re.compile(
 )
 
 _NAMES = (
-    r"(?:\b(?i:(?:correct|right|best|most likely|likeliest|chosen) (?:option|choice|letter|pick)|answer|"
+    r"(?:\b(?i:(?:correct|right|best|most likely|likeliest|chosen|final|my) (?:option|choice|letter|"
+    r"pick)|answer|"
     r"response|solution|conclusion|verdict|respuesta|r\u00e9ponse|antwort|resposta|risposta"
     r"|antwoord|svaret?|vastaus|cevap|jawaban(?:nya)?|odpowied\u017a|odpov\u011b\u010f|v\u00e1lasz|"
     r"r\u0103spuns(?:ul)?)\b"
@@ -105,7 +107,8 @@ _THE = (
 NAMED = re.compile(rf"{unicodedata.normalize('NFKC', _NAMES)}{_LINKS}{_THE}\s*{LETTER}")
 """An option letter after a name of the answer. It has the two groups of `LETTER`."""
 CHOSEN = re.compile(
-    r"\b(?i:choose|chose|pick|select|go(?:ing)? with|go(?:ing)? for|opt for|vote for|say|settle on|"
+    r"\b(?i:would be|i think|i believe|definitely|probably|likely|surely|clearly|certainly|leaving|leaves|"
+    r"choose|chose|pick|select|go(?:ing)? with|go(?:ing)? for|opt for|vote for|say|settle on|"
     r"stick with|"
     r"switch to|change (?:my answer |it |that )?to|must be|should be|it'?s|it is|that'?s|i'?d guess|"
     r"guess|lean(?:ing)? towards?)"
@@ -120,7 +123,8 @@ TAIL = re.compile(
 """An option letter as the end of a conclusion: "so B."."""
 RIGHT = re.compile(
     rf"{LETTER}\s*(?:(?i:is|looks|seems|must be|would be)\s+(?i:the\s+)?"
-    r"(?i:correct|right|true|best|accurate|most likely|my answer|answer)\b|正确|正しい|が正解|が答え)"
+    r"(?i:correct|right|true|best|accurate|more likely|likelier|most likely|my answer|answer)\b|正确|"
+    r"正しい|が正解|が答え)"
 )
 """An option letter before "is right"."""
 
@@ -141,7 +145,8 @@ _CLAUSE_END = re.compile(
     r"|\s\(|,\s(?=(?:not|and not|but not)\b)|\s[\u2013\u2014-]\s",
     re.IGNORECASE,
 )
-_ARTICLE = re.compile(r"^(?:a|an|the)\s+")
+_IS = re.compile(r"\b(?:is|are|was|were)\s")
+_ARTICLE = re.compile(r"^(?:a|an|the|it)\s+")
 
 
 _PLAIN_NO = re.compile(r"no[,.:;]\s", re.IGNORECASE)
@@ -149,6 +154,8 @@ _PLAIN_NO = re.compile(r"no[,.:;]\s", re.IGNORECASE)
 
 def clean_answer(text: str) -> str:
     """Return the text with plain letters, and without markup and what is struck out."""
+    if tagged := _TAGGED.findall(text):
+        text = tagged[-1]
     text = unicodedata.normalize("NFKC", text)
     text = "".join(char for char in text if unicodedata.category(char) != "Cf")
     text = _HTML.sub("", _BREAK.sub("\n", _STRUCK.sub(" ", text)))
@@ -164,7 +171,7 @@ def make_bare(text: str) -> str:
 
 
 def drop_article(text: str) -> str:
-    """Return bare words without "a" or "the" before them."""
+    """Return bare words without "a", "the" or "it" before them."""
     return _ARTICLE.sub("", text)
 
 
@@ -202,7 +209,8 @@ def list_clauses(text: str) -> list[str]:
     """
     found: list[str] = []
     ends = [part for part in _CLAUSE_END.split(text) if part and part.strip(EDGES)]
-    for part in [text, *ends[:1], *ends[-1:]]:
+    said = [_IS.split(ends[0])[-1]] if ends else []  # "The car is red."
+    for part in [text, *ends[:1], *ends[-1:], *said]:
         for words in (part, _LEAD.sub("", part.strip(EDGES), count=1)):
             bare = make_bare(words)
             if bare and bare not in found:

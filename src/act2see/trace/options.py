@@ -29,22 +29,24 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The letters that name options."""
 
 _BRACKETS = "()[]{}<>:"
-_AND = r"\s*(?:,|/|&|\+|;|\band\b|\bor\b|\bund\b|\boder\b|\by\b|\bet\b|\bou\b|和|或者?|与|、|と|или|и)\s*"
+_AND = r"\s*(?:,|\n|/|&|\+|;|\band\b|\bor\b|\bund\b|\boder\b|\by\b|\bet\b|\bou\b|和|或者?|与|、|と|или|и)\s*"
 _LIST = re.compile(
     rf"\W*(?i:(?:both|either|options?|choices?|answers?|letter)\s+)?{LETTER}[)\].]?"
     rf"(?:(?:{_AND})+(?i:(?:also|maybe|possibly|perhaps|option)\s+)*{LETTER}[)\].]?)*\W*(?:です|입니다|だ|选项|"
     rf"選項|है|이다)?\W*",
 )
+_EITHER = re.compile(rf"{LETTER}\s+(?:or|and)\s+{LETTER}(?!\s[a-z])")
 _RUN = re.compile(r"[A-Z]{2,8}")
 # "B. the ring", "(b) the ring", "B - the ring", "B\nthe ring", "B (the ring)"
 _LABELLED = re.compile(
     r"(?i:(?:option|choice|answer|letter)\s+)?[\s(\[]{0,4}([A-Za-z])"
-    r"(?:[\]).:\u3001,]{1,4}\s|[)\]:]|\s{1,3}[-=\u2013\u2014\u2192]\s|[\u3001\n]|\s(?=\()|\s(?i:because|"
+    r"(?:[\]).:\u3001,]{1,4}\s|[)\]:]|,(?=[^\x00-\x7f])|\s{1,3}[-=\u2013\u2014\u2192]\s|[\u3001\n]|\s(?=\()|\s(?i:because|"
     r"since|as)\s)\s*(.+)",
     re.DOTALL,
 )
+_BESIDE = re.compile(r"\(?([A-Za-z])\)?\s+(.+)", re.DOTALL)  # "A a man"
 _AFTER = re.compile(
-    r"\s*(?:$|[.,;:)\]}>\"'!?/&\u3002\u201d\n]|[^\x00-\x7f]|(?:because|since|as|for|and|or|but|not|rather|instead|is|given|due|based|with|from)\b)"
+    r"\s*(?:$|[.,;:)\]}>\"'!?/&\u3002\u201d\n]|[^\x00-\x7f]|(?:because|since|as|for|and|or|but|not|rather|instead|is|given|due|based|with|from|then)\b)"
 )
 _MORE = re.compile(rf"{_AND}(?i:(?:also|maybe|possibly|perhaps|option)\s+)*{LETTER}(?!\s+[a-z])")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
@@ -177,10 +179,10 @@ def _same_words(text: str, words: list[str]) -> Pick | None:
     """The option whose words a text has, alone or after the option's own letter."""
     if (found := _same(make_bare(text), words)) is not None:
         return found
-    label = _LABELLED.match(text)
-    index = _index(label[1], words) if label else None
-    if label and index is not None and words[index] and make_bare(label[2]) == words[index]:
-        return Pick(index)
+    for label in (_LABELLED.match(text), _BESIDE.match(text)):
+        index = _index(label[1], words) if label else None
+        if label and index is not None and words[index] and make_bare(label[2]) == words[index]:
+            return Pick(index)
     return None
 
 
@@ -220,7 +222,9 @@ def _fits(label: str, said: str, index: int, words: list[str]) -> bool:
     if own and (bare.startswith(own) or (bare and own.startswith(bare))):
         return True
     others = [option for option in words if option != own]
-    names_another = any(option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", bare) for option in others)
+    names_another = not (own and own in bare) and any(
+        option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", bare) for option in others
+    )
     another_letter = re.search(rf"\b[{LETTERS[: len(words)]}]\b(?!\s[a-z])", said)
     return label.isupper() and not names_another and not another_letter
 
@@ -269,6 +273,11 @@ def _find_last(text: str, words: list[str]) -> Pick:
         alone = alone.strip(EDGES + _BRACKETS)
         if len(alone) == 1 and alone.isupper() and (index := _index(alone, words)) is not None:
             return Pick(index)
+    first = text.partition("\n")[0].strip(EDGES + _BRACKETS)
+    if len(first) == 1 and first.isupper() and "\n\n" in text and (index := _index(first, words)) is not None:
+        return Pick(index)  # a line of its own, and then an explanation
+    if _EITHER.search(text):
+        return _SEVERAL
     bracketed = {_index(letter, words) for letter in re.findall(r"[(\[]([A-Z])[)\]]", text)}
     if len(bracketed) > 1:
         return _SEVERAL
@@ -303,9 +312,9 @@ def _find_words(text: str, words: list[str]) -> Pick:
         starts = [i for i, option in enumerate(words) if _begins(option, clause)]
         if len(starts) == 1:
             return Pick(starts[0])
-    if inside and not re.search(
-        r"\b(?:not|never|rather|instead)\b|n't\b", bare.replace(words[inside[0]], "")
-    ):
+    rest = bare.replace(words[inside[0]], " ") if inside else ""
+    names_another = any(re.search(rf"(?<!\w){re.escape(o)}(?!\w)", rest) for o in short if o)
+    if inside and not names_another and not re.search(r"\b(?:not|never|rather|instead)\b|n't\b", rest):
         return Pick(inside[0])
     return _NOTHING
 
