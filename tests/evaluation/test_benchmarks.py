@@ -14,7 +14,11 @@ from act2see.evaluation.benchmarks import Suite, load_benchmark
 from act2see.evaluation.samples import Sample
 from tests.evaluation import records as r
 
-# The real files, which are not in the repository: their licences differ.
+# The real files, which are not in the repository: their licences differ. From GitHub, under these names:
+# vitib.jsonl: BRZ911/ViTCoT src/vitcot_data.jsonl; hermes.json: gdace829/HERMES data/videomme/videomme.json;
+# video_mme.json: plnguyen2908/Video-MME-viz data/video_mme.json; vcr_input.json: zhishuifeiqian/VCR-Bench
+# eval_code/input.json; omni.jsonl: harryhsing/OmniAgent data/example_eval.jsonl; egonormia_ood.json:
+# Open-Social-World/EgoNormia src/final_dataset/ood_robot.json.
 REAL = Path(os.environ.get("ACT2SEE_BENCHMARKS", ""))
 
 
@@ -250,3 +254,20 @@ def test_real_records_are_all_read(benchmark: str, name: str) -> None:
         "omni.jsonl": 6,
     }
     assert len(all_of(suite)) in ({counts[name]} if name in counts else {198, 1382})
+
+
+def test_a_data_set_of_the_hub_is_read_by_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.Dataset.from_list([r.video_mme(1), r.video_mme(2)])
+    asked: list[tuple[str, str]] = []
+
+    def load_dataset(name: str, split: str) -> Any:
+        asked.append((name, split))
+        return loaded
+
+    with pytest.raises(BenchmarkError, match=r"cannot load lmms-lab/Video-MME \(test\) from the hub"):
+        load("video-mme", "hf://datasets/lmms-lab/Video-MME")  # tests are offline
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)  # the hub is the only part that is replaced
+    suite = load("video-mme", "hf://datasets/lmms-lab/Video-MME", split="dev")
+    assert [sample.id for sample in suite.absent] == ["001-1", "002-1"]
+    assert asked == [("lmms-lab/Video-MME", "dev")]
