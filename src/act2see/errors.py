@@ -83,3 +83,7 @@ class CalibrationError(Act2SeeError):
 
 class CorpusError(Act2SeeError):
     """A corpus or a construction run cannot be read, written, or used for this purpose."""
+
+
+class BenchmarkError(Act2SeeError):
+    """A benchmark's files cannot be read as what they should be, or its answers cannot be scored."""
