@@ -42,6 +42,7 @@ NAMES = (
     "sharing",
     "indexing",
     "token",
+    "isolation",
     "fuzz",
 )
 RESULTS = Path(__file__).parent / "results"
