@@ -43,6 +43,7 @@ NAMES = (
     "indexing",
     "token",
     "lengths",
+    "isolation",
     "fuzz",
 )
 RESULTS = Path(__file__).parent / "results"

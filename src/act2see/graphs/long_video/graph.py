@@ -292,14 +292,15 @@ class _Nodes:
 
     def _pieces(self, video: str, settings: LongVideo) -> tuple[str, list[tuple[float, float, str]]]:
         """Split the video; return its digest, and the start, the stop and the path of each part."""
-        info = self.parts.resources.finder.library.probe(video).info
+        library = self.parts.resources.finder.library
+        info = library.probe(video).info
         length = info.seconds
         view = self.config.view
         seconds = settings.seconds or 0.75 * view.max_frames / view.fps
         if settings.by == "time":
             spans = by_time(length, seconds, settings.overlap)
         else:
-            spans = by_scene(find_cuts(video, length), length, seconds, settings.overlap)
+            spans = by_scene(find_cuts(library, video), length, seconds, settings.overlap)
         whole = absolute_path(video)
         return info.digest, [(span.start, span.stop, part_path(whole, span, length)) for span in spans]
 

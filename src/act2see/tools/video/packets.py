@@ -83,6 +83,9 @@ def decode_all(
         container: The open container, at its start.
         stream: Its video stream.
         seen: Is filled with the packets.
+
+    Raises:
+        MemoryError: There is no memory for a frame. It is not damaged, so no other may replace it.
     """
     import av
 
@@ -93,11 +96,15 @@ def decode_all(
             packet.pts = packet.dts = n
             try:
                 frames = stream.codec_context.decode(packet)
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError as e:
                 log.debug("packet %d of %s cannot be decoded: %s", n, container.name, e)
                 seen.failed.append(n)
                 continue
             yield from frames
+    except av.error.MemoryError:
+        raise
     except av.error.FFmpegError as e:
         log.debug("%s cannot be read further: %s", container.name, e)
         seen.failed.append(len(seen.marks))
@@ -105,13 +112,19 @@ def decode_all(
 
 
 def decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-    """Decode a packet, or with None the last frames; return no frames if it is damaged."""
+    """Decode a packet, or with None the last frames; return no frames if it is damaged.
+
+    Raises:
+        MemoryError: There is no memory for a frame.
+    """
     import av
 
     try:
         frames: list[VideoFrame] = stream.codec_context.decode(packet)
     except av.error.EOFError:  # the last frames were returned before
         return []
+    except av.error.MemoryError:
+        raise
     except av.error.FFmpegError as e:
         log.debug("a packet cannot be decoded: %s", e)
         return []

@@ -158,6 +158,8 @@ class _Source:
                 for frame in decode(self._stream, packet):
                     if frame.pts in numbers:
                         yield numbers[frame.pts], frame, codec.sample_aspect_ratio
+        except av.error.MemoryError:
+            raise
         except av.error.FFmpegError as e:
             log.debug("%s cannot be read further: %s", self._container.name, e)
         for frame in decode(self._stream, None):
