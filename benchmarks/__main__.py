@@ -43,6 +43,7 @@ NAMES = (
     "indexing",
     "token",
     "fuzz",
+    "load",
 )
 RESULTS = Path(__file__).parent / "results"
 

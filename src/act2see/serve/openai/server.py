@@ -1,7 +1,8 @@
 """The OpenAI-compatible server of `act2see serve openai`, for tests and for users without vLLM.
 
-It offers the list of models and chat completions, whole or streamed. `rollout.py` converts chats into
-rollouts, `model.py` generates the answers. If a client disconnects, its answer is cancelled.
+It offers the list of models and chat completions, whole or streamed, and its OpenAPI schema. `rollout.py`
+converts chats into rollouts, `model.py` generates the answers. If a client disconnects, its answer is
+cancelled.
 
 Clients need a key only if one is set. The content type must be JSON, because a web page may not send JSON to
 another origin without permission, and the host must be allowed by `serve/hosts.py`. Each 500 has an id, and
@@ -27,6 +28,7 @@ from act2see.serve.hosts import AllowedHosts
 from act2see.serve.openai.intake import HEAD_SECONDS, Intake, punctual_http
 from act2see.serve.openai.model import End, ServedModel
 from act2see.serve.openai.rollout import ChatPrompt, build_prompt
+from act2see.serve.openai.schema import openapi_schema
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, Reply, read_request
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def build_app(
     endpoints = _Endpoints(served, intake or Intake())
     routes = [
         Route("/health", endpoints.health),
+        Route("/openapi.json", endpoints.show_schema),
         Route("/v1/models", endpoints.list_models),
         Route("/v1/models/{name:path}", endpoints.show_model),
         Route("/v1/chat/completions", endpoints.complete_chat, methods=["POST"]),
@@ -80,6 +83,11 @@ class _Endpoints:
         from starlette.responses import JSONResponse
 
         return JSONResponse({"status": "ok", "under_way": self.served.under_way})
+
+    async def show_schema(self, request: Request) -> Response:
+        from starlette.responses import JSONResponse
+
+        return JSONResponse(openapi_schema(self.served.name))
 
     async def list_models(self, request: Request) -> Response:
         from starlette.responses import JSONResponse

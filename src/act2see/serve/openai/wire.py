@@ -142,8 +142,8 @@ def read_request(body: bytes) -> ChatRequest:
     """Return the request in an HTTP body.
 
     Raises:
-        ProtocolError: The request has too many values (413), or a field is invalid or not supported (400): the
-            message names the first one.
+        ProtocolError: The request has too many values (413), or a field is invalid or not supported (400).
+            The message names the first such field.
     """
     if sum(body.count(mark) for mark in (b"{", b"[", b",")) > MAX_VALUES:
         raise ProtocolError(413, f"the request has more than {MAX_VALUES:,} values: send fewer parts")
