@@ -45,6 +45,7 @@ NAMES = (
     "lengths",
     "isolation",
     "fuzz",
+    "load",
 )
 RESULTS = Path(__file__).parent / "results"
 
