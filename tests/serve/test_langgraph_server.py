@@ -9,6 +9,7 @@ import ast
 import asyncio
 import json
 import os
+import random
 import re
 import shutil
 from collections.abc import Iterator
@@ -37,8 +38,9 @@ from act2see.errors import VideoError
 from act2see.graphs.compose import as_node, as_tool, as_worker
 from act2see.graphs.parts import cached_parts
 from act2see.graphs.state import AskContext
+from act2see.micro.draws import draw_board
 from act2see.micro.questions import make_item
-from act2see.micro.world import write_clip
+from act2see.micro.world import render, write_clip
 from act2see.serve.langgraph.graphs import served_config
 from act2see.tools.frames import Supplied
 from act2see.trace.events import read_event
@@ -264,7 +266,7 @@ def test_a_video_outside_the_folders_is_refused_with_a_message(
 def test_supplied_pictures_must_be_in_the_folders(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
     # The error must not reveal which files exist outside, and a pipe must not block other requests.
     folder = Path(asked["video"]).parent
-    Image.new("RGB", (40, 30), "red").save(folder / "mine.png")
+    Image.fromarray(render(draw_board(random.Random(0)))).save(folder / "mine.png")
     Image.new("RGB", (40, 30), "red").save(folder.parent / "outside.png")
     (folder / "link.png").symlink_to(folder.parent / "outside.png")
     os.mkfifo(folder / "pipe.png")
