@@ -5,6 +5,7 @@ FFmpeg's decoding of the whole file is the truth for the pictures.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 from tests.tools.videos import number, write_video
 
 from act2see.tools.video.library import ProbedVideo
-from act2see.tools.video.reader import VideoFile, open_video
+from act2see.tools.video.reader import Decoder, VideoFile, open_video
 
+DECODERS: list[Decoder] = ["pyav", "decord"] if importlib.util.find_spec("decord") else ["pyav"]
 EVEN = [i / 30 for i in range(48)]
 NO_B_FRAMES = {"bf": "0"}
 
@@ -149,3 +151,15 @@ def test_frames_before_the_picture_has_recovered_are_read(
     with caplog.at_level(logging.WARNING):
         check(path, EVEN)
     assert "cannot be decoded" not in caplog.text
+
+
+def test_frames_that_come_before_the_picture_has_recovered_are_not_taken(tmp_path: Path) -> None:
+    options = {"preset": "ultrafast", "x264-params": "intra-refresh=1:keyint=12:bframes=0"}
+    path = write_video(tmp_path / "clip.mp4", [i / 25 for i in range(60)], options=options)
+    truth = decode_whole(path)
+    for decoder in DECODERS:
+        video = open_video(path, decoder=decoder)
+        assert video.decoder == "pyav"
+        for i in range(36, 60):
+            [(_, _, pixels)] = video.read([i], (64, 48))
+            assert number(pixels) == truth[i] == i

@@ -5,6 +5,9 @@ a seek, H.264 with intra refresh returns nothing before the picture has recovere
 a wrong place. It is then tried again from earlier keyframes, and at last from the start of the file, as a
 player would reach it. Only a frame that does not come then is damaged.
 
+A frame can also come too early: FFmpeg returns some of the pictures of an intra refresh before they have
+recovered, with old parts. So where the keyframe's own frame does not come, frames count from the next one.
+
 Frames near damaged packets depend on what was decoded before them, so they are always read from the start.
 """
 
@@ -74,6 +77,19 @@ def read_frames(open_file: OpenFile, table: Table, wanted: Sequence[int], thread
             with open_file() as (container, stream):
                 source = _Source(container, stream, table, threads if clean else 1)
                 yield from _collect(source.decode(members, None), left, members[-1], gaps=True)
+
+
+def enters_at_keys(open_file: OpenFile, table: Table) -> bool:
+    """Return whether decoding can start at any keyframe: not so with an intra refresh.
+
+    The second keyframe and the last are tried; a file is mostly encoded in one way.
+    """
+    for key in {1, len(table.keys) - 1} if len(table.keys) > 1 else ():
+        with open_file() as (container, stream):
+            source = _Source(container, stream, table, 1)
+            if not any(True for _ in source.decode([int(table.keys[key])], key)):
+                return False
+    return True
 
 
 def _groups(table: Table, frames: Sequence[int]) -> list[int]:
@@ -149,20 +165,33 @@ class _Source:
             key: The keyframe to seek, as its position in `Table.keys`; None to decode from the start of a
                 file just opened.
         """
+        codec, table = self._stream.codec_context, self._table
+        numbers = {int(table.packets[i]): i for i in wanted}
+        entry = None if key is None else int(table.packets[table.keys[key]])
+        for frame in self._decode(numbers, key):
+            if frame.pts == entry:
+                entry = None
+            if frame.pts not in numbers:
+                continue
+            i = numbers[frame.pts]
+            if entry is None or key is None or i >= self._next_key(key):
+                yield i, frame, codec.sample_aspect_ratio
+
+    def _next_key(self, key: int) -> int:
+        """Return the number of the keyframe after one, or of the end."""
+        keys = self._table.keys
+        return int(keys[key + 1]) if key + 1 < len(keys) else len(self._table.packets)
+
+    def _decode(self, wanted: Collection[int], key: int | None) -> Iterator[VideoFrame]:
+        """Yield the frames that come, up to the last of the wanted packets."""
         import av
 
-        codec = self._stream.codec_context
-        numbers = {int(self._table.packets[i]): i for i in wanted}
         try:
-            for packet in self._packets(numbers, key):
-                for frame in decode(self._stream, packet):
-                    if frame.pts in numbers:
-                        yield numbers[frame.pts], frame, codec.sample_aspect_ratio
+            for packet in self._packets(wanted, key):
+                yield from decode(self._stream, packet)
         except av.error.FFmpegError as e:
             log.debug("%s cannot be read further: %s", self._container.name, e)
-        for frame in decode(self._stream, None):
-            if frame.pts in numbers:
-                yield numbers[frame.pts], frame, codec.sample_aspect_ratio
+        yield from decode(self._stream, None)
 
     def _packets(self, wanted: Collection[int], key: int | None) -> Iterator[Packet[VideoStream]]:
         """Yield numbered packets up to the last wanted one.
@@ -175,10 +204,11 @@ class _Source:
         # libdav1d reads `skip_frame` only when it is opened, and would leave out wanted frames as well.
         skips = codec.name != "libdav1d"
         last = max(wanted)
-        n = -1  # the packet before the next one
+        n = entry = -1  # the packet before the next one, and that of the keyframe
         start: list[int] | None = None
         if key is not None:
-            n = int(table.packets[table.keys[key]]) - 1
+            entry = int(table.packets[table.keys[key]])
+            n = entry - 1
             pts, dts, _ = start = table.starts[key].tolist()
             # By DTS: some containers seek by DTS, and in the others it is not after the keyframe.
             if dts == pts == UNKNOWN:
@@ -194,6 +224,6 @@ class _Source:
             # Skip unwanted frames that no other frame refers to. A packet that shows no frame of its own can
             # be the second half of the one before.
             if skips and self._shown[n]:
-                codec.skip_frame = "DEFAULT" if n in wanted else "NONREF"
+                codec.skip_frame = "DEFAULT" if n in wanted or n == entry else "NONREF"
             packet.pts = packet.dts = n
             yield packet
