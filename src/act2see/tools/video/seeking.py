@@ -76,7 +76,7 @@ def read_frames(open_file: OpenFile, table: Table, wanted: Sequence[int], thread
                 members = list(left)
             with open_file() as (container, stream):
                 source = _Source(container, stream, table, threads if clean else 1)
-                yield from _collect(source.decode(members, None), left, members[-1], gaps=True)
+                yield from _fill(source.decode(members, None, every=True), left, members[-1])
 
 
 def enters_at_keys(open_file: OpenFile, table: Table) -> bool:
@@ -115,28 +115,52 @@ def _is_clean(table: Table, group: int, members: Sequence[int]) -> bool:
     return not ((table.bad >= first) & (table.bad < end)).any()
 
 
-def _collect(frames: Iterable[Read], left: deque[int], last: int, *, gaps: bool = False) -> Iterator[Read]:
-    """Yield the wanted frames, and remove them from `left`.
+def _collect(frames: Iterable[Read], left: deque[int], last: int) -> Iterator[Read]:
+    """Yield the wanted frames up to the first that does not come, and remove them from `left`.
 
     Args:
         frames: Frames with their numbers, in ascending order.
         left: The numbers of the wanted frames, in ascending order.
         last: The last number that `frames` is to yield.
-        gaps: Whether to go on if a wanted frame did not come. It is then removed too.
     """
     for i, frame, coded in frames:
         if i < left[0]:
             continue
-        while left[0] < i:
-            if not gaps:
-                return
-            left.popleft()
+        if left[0] < i:
+            return
         left.popleft()
         yield i, frame, coded
         if i == last:
             return
-    while gaps and left and left[0] <= last:
+
+
+def _fill(frames: Iterable[Read], left: deque[int], last: int) -> Iterator[Read]:
+    """Yield the wanted frames; for one that does not come, the frame that stays on screen, with its number.
+
+    Args:
+        frames: All frames from the start of the file, as `_collect`.
+        left: The numbers of the wanted frames, in ascending order.
+        last: The last of the wanted frames to be yielded.
+    """
+    before: Read | None = None
+    for read in frames:
+        missing = False
+        while left and left[0] < min(read[0], last + 1):
+            left.popleft()
+            missing = True
+        if missing and before is not None:
+            yield before
+        before = read
+        if left and left[0] == read[0]:
+            left.popleft()
+            yield read
+            before = None  # has been yielded
+        if not left or left[0] > last:
+            return
+    while left and left[0] <= last:
         left.popleft()
+    if before is not None:
+        yield before
 
 
 def _is_start(packet: Packet[VideoStream], start: Sequence[int]) -> bool:
@@ -157,18 +181,23 @@ class _Source:
         self._shown = np.isin(np.arange(len(table.sizes)), table.packets)
         """Whether each packet shows a frame, `(packets,)`."""
 
-    def decode(self, wanted: Sequence[int], key: int | None) -> Iterator[Read]:
+    def decode(self, wanted: Sequence[int], key: int | None, *, every: bool = False) -> Iterator[Read]:
         """Yield the wanted frames that come, with their numbers.
 
         Args:
             wanted: The numbers of the frames.
             key: The keyframe to seek, as its position in `Table.keys`; None to decode from the start of a
                 file just opened.
+            every: Whether to yield the other frames, too.
         """
         codec, table = self._stream.codec_context, self._table
         numbers = {int(table.packets[i]): i for i in wanted}
+        skip = not every
+        last = max(numbers)
+        if every:
+            numbers = {n: i for i, n in enumerate(table.packets[: wanted[-1] + 1].tolist())}
         entry = None if key is None else int(table.packets[table.keys[key]])
-        for frame in self._decode(numbers, key):
+        for frame in self._decode(numbers, key, last, skip=skip):
             if frame.pts == entry:
                 entry = None
             if frame.pts not in numbers:
@@ -182,28 +211,33 @@ class _Source:
         keys = self._table.keys
         return int(keys[key + 1]) if key + 1 < len(keys) else len(self._table.packets)
 
-    def _decode(self, wanted: Collection[int], key: int | None) -> Iterator[VideoFrame]:
-        """Yield the frames that come, up to the last of the wanted packets."""
+    def _decode(
+        self, wanted: Collection[int], key: int | None, last: int, *, skip: bool
+    ) -> Iterator[VideoFrame]:
+        """Yield the frames that come, as `_packets`."""
         import av
 
         try:
-            for packet in self._packets(wanted, key):
+            for packet in self._packets(wanted, key, last, skip=skip):
                 yield from decode(self._stream, packet)
         except av.error.FFmpegError as e:
             log.debug("%s cannot be read further: %s", self._container.name, e)
         yield from decode(self._stream, None)
 
-    def _packets(self, wanted: Collection[int], key: int | None) -> Iterator[Packet[VideoStream]]:
+    def _packets(
+        self, wanted: Collection[int], key: int | None, last: int, *, skip: bool
+    ) -> Iterator[Packet[VideoStream]]:
         """Yield numbered packets up to the last wanted one.
 
         Args:
             wanted: The numbers of the wanted packets.
             key: The keyframe to seek, as its position in `Table.keys`; None for the start of the file.
+            last: The last of them.
+            skip: Whether frames that are not wanted may be left out.
         """
         codec, table = self._stream.codec_context, self._table
         # libdav1d reads `skip_frame` only when it is opened, and would leave out wanted frames as well.
-        skips = codec.name != "libdav1d"
-        last = max(wanted)
+        skips = skip and codec.name != "libdav1d"
         n = entry = -1  # the packet before the next one, and that of the keyframe
         start: list[int] | None = None
         if key is not None:

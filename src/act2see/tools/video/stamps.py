@@ -137,6 +137,8 @@ def _reconnect(
                 break  # what comes before it is of another recording
             ahead = at + total - behind
             if ahead >= len(values):
+                if total == 1 and values[at] == values[kept[-1]]:
+                    return 0, 1  # the last one is repeated
                 continue
             last = kept[-1 - behind]
             room = values[ahead] - values[last]
