@@ -43,6 +43,7 @@ NAMES = (
     "indexing",
     "token",
     "fuzz",
+    "files",
 )
 RESULTS = Path(__file__).parent / "results"
 

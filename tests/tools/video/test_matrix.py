@@ -57,9 +57,7 @@ def test_the_truth_is_what_was_made(tmp_path: Path) -> None:
         ({"codes": 0}, "75 frames instead of 74"),
     ],
 )
-def test_a_wrong_picture_or_time_is_noticed(
-    wrong: dict[str, float], said: str, tmp_path: Path
-) -> None:
+def test_a_wrong_picture_or_time_is_noticed(wrong: dict[str, float], said: str, tmp_path: Path) -> None:
     path = CLIP.write(tmp_path)
     truth = find(path)
     assert check(path, truth, "pyav", upright=CLIP.upright) == []

@@ -101,18 +101,26 @@ def decode_all(
     except av.error.FFmpegError as e:
         log.debug("%s cannot be read further: %s", container.name, e)
         seen.failed.append(len(seen.marks))
-    yield from decode(stream, None)
+    left: list[VideoFrame] = []
+    decode(stream, None, left)
+    yield from left
 
 
-def decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-    """Decode a packet, or with None the last frames; return no frames if it is damaged."""
+def decode(stream: VideoStream, packet: Packet[VideoStream] | None, found: list[VideoFrame]) -> bool:
+    """Decode a packet, or with None the last frames; return whether that was possible.
+
+    Args:
+        stream: The video stream.
+        packet: A packet of it.
+        found: Gets the frames.
+    """
     import av
 
     try:
-        frames: list[VideoFrame] = stream.codec_context.decode(packet)
+        found += stream.codec_context.decode(packet)
     except av.error.EOFError:  # the last frames were returned before
-        return []
+        return True
     except av.error.FFmpegError as e:
         log.debug("a packet cannot be decoded: %s", e)
-        return []
-    return frames
+        return False
+    return True

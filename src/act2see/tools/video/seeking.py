@@ -8,7 +8,9 @@ player would reach it. Only a frame that does not come then is damaged.
 A frame can also come too early: FFmpeg returns some of the pictures of an intra refresh before they have
 recovered, with old parts. So where the keyframe's own frame does not come, frames count from the next one.
 
-Frames near damaged packets depend on what was decoded before them, so they are always read from the start.
+Frames near damaged packets depend on what was decoded before them, so they are always read from the start,
+by one thread: several conceal damage in other ways each time. A frame that cannot be decoded at all is
+replaced by the one that stays on screen. Damage that the packets do not tell is noticed while decoding.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import takewhile
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _EARLIER = (0, 1, 4)  # a frame is tried from its own keyframe, the one before, and the fourth before
+_LATE = 4  # frames by which a decoder is late, where packets are lost
 _PASSES = 2  # after so many passes from the start, the next one reads all that is left: time stays linear
 
 
@@ -69,14 +73,24 @@ def read_frames(open_file: OpenFile, table: Table, wanted: Sequence[int], thread
                 if not members:
                     usual = n
                     break
+                if seekable.damaged:
+                    break
             if not members:
                 continue
             passes += group > _EARLIER[-1]
             if passes > _PASSES:
                 members = list(left)
-            with open_file() as (container, stream):
-                source = _Source(container, stream, table, threads if clean else 1)
-                yield from _fill(source.decode(members, None, every=True), left, members[-1])
+            last = members[-1]
+            if clean and not (seekable and seekable.damaged):
+                with open_file() as (container, stream):
+                    source = _Source(container, stream, table, threads)
+                    yield from _collect(source.decode(members, None), left, last)
+                members = [i for i in members if left and i >= left[0]]
+            if members:
+                # Threads conceal damage in other ways each time.
+                with open_file() as (container, stream):
+                    source = _Source(container, stream, table, 1)
+                    yield from _fill(source.decode(members, None, every=True), left, last)
 
 
 def enters_at_keys(open_file: OpenFile, table: Table) -> bool:
@@ -143,7 +157,7 @@ def _fill(frames: Iterable[Read], left: deque[int], last: int) -> Iterator[Read]
         last: The last of the wanted frames to be yielded.
     """
     before: Read | None = None
-    for read in frames:
+    for read in _in_order(frames):
         missing = False
         while left and left[0] < min(read[0], last + 1):
             left.popleft()
@@ -163,6 +177,17 @@ def _fill(frames: Iterable[Read], left: deque[int], last: int) -> Iterator[Read]
         yield before
 
 
+def _in_order(frames: Iterable[Read]) -> Iterator[Read]:
+    """Yield frames in ascending order: after a hole, a decoder can return some too late."""
+    held: list[Read] = []
+    for read in frames:
+        held.append(read)
+        held.sort(key=itemgetter(0))
+        if len(held) > _LATE:
+            yield held.pop(0)
+    yield from held
+
+
 def _is_start(packet: Packet[VideoStream], start: Sequence[int]) -> bool:
     """Return whether a packet is the one with these PTS, DTS and position in the file."""
     # The DTS is not compared: where a container has none, FFmpeg guesses it from the packets before.
@@ -180,6 +205,8 @@ class _Source:
         self._stream.codec_context.thread_count = threads
         self._shown = np.isin(np.arange(len(table.sizes)), table.packets)
         """Whether each packet shows a frame, `(packets,)`."""
+        self.damaged = False
+        """Whether the last frames were found damaged."""
 
     def decode(self, wanted: Sequence[int], key: int | None, *, every: bool = False) -> Iterator[Read]:
         """Yield the wanted frames that come, with their numbers.
@@ -197,7 +224,13 @@ class _Source:
         if every:
             numbers = {n: i for i, n in enumerate(table.packets[: wanted[-1] + 1].tolist())}
         entry = None if key is None else int(table.packets[table.keys[key]])
+        start = 0 if key is None else int(table.keys[key])
+        self.damaged = False
         for frame in self._decode(numbers, key, last, skip=skip):
+            # What precedes the keyframe on screen lacks the frames that it refers to.
+            self.damaged |= frame.is_corrupt and self._place(frame.pts) >= start
+            if self.damaged and skip:
+                return
             if frame.pts == entry:
                 entry = None
             if frame.pts not in numbers:
@@ -205,6 +238,11 @@ class _Source:
             i = numbers[frame.pts]
             if entry is None or key is None or i >= self._next_key(key):
                 yield i, frame, codec.sample_aspect_ratio
+
+    def _place(self, packet: int | None) -> int:
+        """Return the number of the frame of a packet; -1 if it shows none."""
+        found = np.flatnonzero(self._table.packets == packet)
+        return int(found[0]) if len(found) else -1
 
     def _next_key(self, key: int) -> int:
         """Return the number of the keyframe after one, or of the end."""
@@ -219,10 +257,16 @@ class _Source:
 
         try:
             for packet in self._packets(wanted, key, last, skip=skip):
-                yield from decode(self._stream, packet)
+                yield from self._frames(packet)
         except av.error.FFmpegError as e:
             log.debug("%s cannot be read further: %s", self._container.name, e)
-        yield from decode(self._stream, None)
+        yield from self._frames(None)
+
+    def _frames(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Decode a packet, or with None the last frames."""
+        found: list[VideoFrame] = []
+        self.damaged |= not decode(self._stream, packet, found)
+        return found
 
     def _packets(
         self, wanted: Collection[int], key: int | None, last: int, *, skip: bool

@@ -110,7 +110,8 @@ def _choose(stamps: Sequence[float | None], step: float, longest: float) -> tupl
                 behind, ahead = dropped
                 del kept[len(kept) - behind :]
                 at += ahead
-        kept.append(at)
+        if at < len(given):
+            kept.append(at)
         at += 1
     return [given[k] for k in kept], {given[k] for k in joins}
 
