@@ -217,8 +217,8 @@ def pictures() -> Iterator[Case]:
             alpha = pixels in ("yuva420p", "bgra", "rgba", "gbrap")
             made = film(suffix, codec, pixels=pixels, see_through=alpha)
             yield Case("pixels", f"{suffix}-{codec}-{pixels}", made)
-    alpha = film("mov", "prores", pixels="yuva444p10le", options={"alpha_bits": "16"}, see_through=True)
-    yield Case("pixels", "mov-prores-alpha", alpha)
+    clear = film("mov", "prores", pixels="yuva444p10le", options={"alpha_bits": "16"}, see_through=True)
+    yield Case("pixels", "mov-prores-alpha", clear)
     yield Case("pixels", "mov-qtrle-argb", film("mov", "qtrle", pixels="argb", see_through=True))
     for light in ("pq", "hlg"):
         for pair in ("mp4-h264", "mkv-h264", "mp4-hevc", "ts-hevc"):

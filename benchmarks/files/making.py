@@ -171,12 +171,12 @@ def _add_beside(container: Any, film: Film) -> list[Any]:
     stream.time_base = stream.codec_context.time_base = 1 / film.rate
     if film.beside.startswith("cover"):
         stream.disposition = Disposition.attached_pic
-    packets = []
+    packets: list[Any] = []
     for n in range(len(film.times) if small else 1):
         picture = av.VideoFrame.from_ndarray(draw(BESIDE + n, width, height), format="rgb24")
         picture.pts, picture.time_base = n, 1 / film.rate
         packets += stream.encode(picture)
-    return packets + stream.encode()
+    return [*packets, *stream.encode()]
 
 
 def _add_sound(container: Any, film: Film) -> Any:
@@ -191,7 +191,7 @@ def _encode_sound(stream: Any, film: Film) -> list[Any]:
     size = stream.codec_context.frame_size or 1024
     kind = stream.format.name
     rng = np.random.default_rng(0)
-    packets = []
+    packets: list[Any] = []
     for n in range(int(film.seconds * 48_000 / size)):
         noise: Any = rng.normal(0, _SOUND, (1, size))
         noise = (noise * 32767).astype(np.int16) if kind.startswith("s16") else noise.astype(np.float32)
@@ -199,7 +199,7 @@ def _encode_sound(stream: Any, film: Film) -> list[Any]:
         frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
         frame.pts = n * size + round((film.sound or 0.0) * 48_000)
         packets += stream.encode(frame)
-    return packets + stream.encode()
+    return [*packets, *stream.encode()]
 
 
 def write_palette(film: Film, path: Path) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def _decode(
             return [], [], [], False
         video = container.streams.video[number]
         video.codec_context.thread_count = 1
+        tick = video.time_base or Fraction(1)
         _soil(soil)
 
         def take(packet: Any) -> None:
@@ -140,7 +142,7 @@ def _decode(
                 pixels = undo(np.asarray(frame.to_ndarray(format="rgb24")), turned)
                 codes.append(read(pixels))
                 yellow.append(is_yellow(pixels))
-                stamps.append(None if frame.pts is None else float(frame.pts * video.time_base))
+                stamps.append(None if frame.pts is None else float(frame.pts * tick))
 
         streams = [video, *container.streams.audio[:1]]
         try:
@@ -206,7 +208,8 @@ def _between(stamps: NDArray[np.float64]) -> NDArray[np.float64]:
     while before[kept[0]] >= 0:
         kept.insert(0, int(before[kept[0]]))
     times: NDArray[np.float64] = np.interp(np.arange(len(stamps)), kept, stamps[kept])
-    return times - times[0]
+    out: NDArray[np.float64] = times - times[0]
+    return out
 
 
 def check(

@@ -66,9 +66,9 @@ def times() -> Iterator[Case]:
             for places in ((30,), (20, 40, 60), (1,), (74,)):
                 made = film(suffix, "h264", options=options, repeated=places)
                 yield Case("repeated", f"{suffix}-{name}-{places[0]}-{len(places)}", made)
-    for places in ((30,), (10, 50)):
-        tags = repeat_tags(places, {})
-        yield Case("repeated", f"flv-{len(places)}", film("flv", "flv1"), (tags,))
+    for tagged in ((30,), (10, 50)):
+        tags = repeat_tags(tagged, {})
+        yield Case("repeated", f"flv-{len(tagged)}", film("flv", "flv1"), (tags,))
     for name, stamps in {"far": {30: 37_600_000}, "back": {30: 0}, "last": {74: 37_600_000}}.items():
         yield Case("repeated", f"flv-{name}", film("flv", "flv1"), (repeat_tags((), stamps),))
     for name, by in {"same": -3600, "back": -90_000, "far": 90_000 * 4000, "hole": 90_000 * 20}.items():

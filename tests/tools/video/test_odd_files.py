@@ -163,3 +163,20 @@ def test_frames_that_come_before_the_picture_has_recovered_are_not_taken(tmp_pat
         for i in range(36, 60):
             [(_, _, pixels)] = video.read([i], (64, 48))
             assert number(pixels) == truth[i] == i
+
+
+def test_a_frame_that_cannot_be_decoded_is_the_one_that_stays_on_screen(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "source.mp4", EVEN, codec="mjpeg", pixel_format="yuvj420p")
+    path = tmp_path / "clip.mp4"
+    with av.open(str(source)) as original, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(original.streams.video[0])
+        for n, packet in enumerate(p for p in original.demux(video=0) if p.size):
+            if 20 <= n < 25:
+                packet.update(bytes(packet.size))
+            packet.stream = stream
+            container.mux(packet)
+    video = open_video(path)
+    shown = {i: number(pixels) for i, _, pixels in video.read([0, 22, 24, 25, 47], (64, 48))}
+    assert shown == {0: 0, 22: 19, 24: 19, 25: 25, 47: 47}
+    [(_, _, pixels)] = video.read([23], (64, 48))
+    assert number(pixels) == 19
