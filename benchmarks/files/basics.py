@@ -27,6 +27,7 @@ PIXELS = {
     "zmbv": "bgr0",
     "flashsv": "bgr24",
     "utvideo": "yuv420p",
+    "huffyuv": "yuv422p",
     "magicyuv": "gbrp",
     "svq1": "yuv410p",
     "dnxhd": "yuv422p",

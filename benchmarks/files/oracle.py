@@ -170,9 +170,10 @@ def _settle(codes: list[int], again: list[int]) -> list[int]:
 def _sort(codes: list[int], stamps: list[float | None]) -> tuple[list[int], list[float | None]] | None:
     """Return pictures in the order of their times; None if none is late, or if they are odd."""
     known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) < len(stamps):
+        return None
     order = np.argsort(np.array(known), kind="stable")
-    moved = np.abs(order - np.arange(len(order))).max()
-    if len(known) < len(stamps) or not 0 < moved <= _LATE:
+    if not 0 < np.abs(order - np.arange(len(order))).max() <= _LATE:
         return None
     return [codes[n] for n in order], [stamps[n] for n in order]
 
