@@ -30,6 +30,8 @@ from benchmarks.files.oracle import ANY, check, find_truth
 
 _SECONDS, _MEGABYTES = 5.0, 100.0
 _QUARTER = 4
+_UNSETTLED = ("ts-mpeg2-b-lost",)
+"""Files in which FFmpeg shows memory that it did not write, so that two decodings of all of it differ."""
 
 
 @dataclass
@@ -70,7 +72,8 @@ def cases() -> list[Case]:
 
 def quarter(whole: Iterable[Case]) -> list[Case]:
     """Return a quarter of the matrix, drawn by the names of the files, so that it stays the same."""
-    return [case for case in whole if zlib.crc32(f"{case.kind} {case.name}".encode()) % _QUARTER == 0]
+    drawn = [case for case in whole if zlib.crc32(f"{case.kind} {case.name}".encode()) % _QUARTER == 0]
+    return [case for case in drawn if case.name not in _UNSETTLED]
 
 
 def measure(case: Case, folder: Path, *, decord: bool) -> Result:

@@ -62,11 +62,13 @@ def test_a_wrong_picture_or_time_is_noticed(wrong: dict[str, float], said: str, 
     truth = find(path)
     assert check(path, truth, "pyav", upright=CLIP.upright) == []
     if "times" in wrong:
-        truth = replace(truth, times=truth.times + wrong["times"])
+        times = truth.times + wrong["times"]
+        truth = replace(truth, times=times, stamps=times)
     elif wrong["codes"]:
         truth = replace(truth, codes=[*truth.codes[1:], truth.codes[0]])
     else:
-        truth = replace(truth, codes=truth.codes[1:], times=truth.times[1:])
+        times = truth.times[1:]
+        truth = replace(truth, codes=truth.codes[1:], times=times, stamps=times)
     [found, *_] = check(path, truth, "pyav", upright=CLIP.upright)
     assert said in found
 
