@@ -30,8 +30,9 @@ from benchmarks.files.oracle import ANY, check, find_truth
 
 _SECONDS, _MEGABYTES = 5.0, 100.0
 _QUARTER = 4
-_UNSETTLED = ("ts-mpeg2-b-lost",)
-"""Files in which FFmpeg shows memory that it did not write, so that two decodings of all of it differ."""
+_UNSETTLED = (("damage", "ts-mpeg2-b-lost"), ("damage", "mov-mjpeg-zero"))
+"""Files that are read differently. FFmpeg's own picture of a damaged packet seems to hold what was in memory
+before. They count as wrong in the table, and the tests leave them out."""
 
 
 @dataclass
@@ -73,7 +74,7 @@ def cases() -> list[Case]:
 def quarter(whole: Iterable[Case]) -> list[Case]:
     """Return a quarter of the matrix, drawn by the names of the files, so that it stays the same."""
     drawn = [case for case in whole if zlib.crc32(f"{case.kind} {case.name}".encode()) % _QUARTER == 0]
-    return [case for case in drawn if case.name not in _UNSETTLED]
+    return [case for case in drawn if (case.kind, case.name) not in _UNSETTLED]
 
 
 def measure(case: Case, folder: Path, *, decord: bool) -> Result:

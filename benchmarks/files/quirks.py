@@ -147,7 +147,7 @@ def damage() -> Iterator[Case]:
         yield Case("damage", f"{pair}-zero", film(suffix, codec, options={"g": "12"}), (zero(0.4, 0.45),))
         flips = flip(12, 0.3, 0.8)
         yield Case("damage", f"{pair}-flip", film(suffix, codec, options={"g": "12"}), (flips,))
-    for pair, suffix, codec in _split("mp4-h264 mov-mpeg4 mp4-hevc mp4-vp9 mov-prores"):
+    for pair, suffix, codec in _split("mp4-h264 mov-mpeg4 mp4-hevc mov-mjpeg mp4-vp9 mov-prores"):
         yield Case("damage", f"{pair}-zero", film(suffix, codec), (damage_media(0.4, 0.45),))
     for name, options in _ORDERS.items():
         for codec in ("h264", "mpeg2", "mpeg4"):
