@@ -13,7 +13,14 @@ from benchmarks.files.pictures import TURNS
 FAST = {"preset": "ultrafast"}
 HEVC = {"preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1"}
 VPX = {"deadline": "realtime", "cpu-used": "8", "b": "500k"}
-OPTIONS = {"libx264": FAST, "libx265": HEVC, "libvpx": VPX, "libvpx-vp9": {**VPX, "b": "300k"}}
+AV1 = {"preset": "10", "crf": "32", "svtav1-params": "lp=1"}  # its low delay can wait for ever
+OPTIONS = {
+    "libx264": FAST,
+    "libx265": HEVC,
+    "libvpx": VPX,
+    "libvpx-vp9": {**VPX, "b": "300k"},
+    "libsvtav1": AV1,
+}
 PIXELS = {
     "mjpeg": "yuvj420p",
     "prores_ks": "yuv422p10le",
@@ -47,6 +54,7 @@ SHORT = {
     "prores": "prores_ks",
     "raw": "rawvideo",
     "flv1": "flv",
+    "av1": "libsvtav1",
     "webp": "libwebp_anim",
 }
 _CONTAINERS = {
@@ -178,6 +186,16 @@ def groups() -> Iterator[Case]:
     yield Case("groups", "webm-vp8-hidden", film("webm", "vp8", options=hidden))
     for suffix in ("mp4", "mkv", "ts"):
         yield Case("groups", f"{suffix}-h264-film", film(suffix, "h264", seconds=40, options={"g": "250"}))
+
+
+def av1() -> Iterator[Case]:
+    """AV1, whose decoder takes its options only when it is opened."""
+    for suffix in ("mp4", "mkv", "webm"):
+        for name in ("12", "23.976", "29.97", "59.94"):
+            yield Case("AV1", f"{suffix}-{name}", film(suffix, "av1", rate=RATES[name], seconds=2.5))
+        for keys in ("1", "10", "250"):
+            yield Case("AV1", f"{suffix}-key-{keys}", film(suffix, "av1", options={"g": keys}))
+        yield Case("AV1", f"{suffix}-variable", film(suffix, "av1", variable=True))
 
 
 _FORMATS = {

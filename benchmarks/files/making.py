@@ -1,12 +1,15 @@
 """Making a file: a film whose pictures show their numbers, encoded and written by PyAV.
 
 A `Film` says all that matters of it. What no muxer writes is done to the bytes afterwards (`changes.py`).
-There is no AV1: SVT-AV1, its only encoder here, can wait for ever.
+SVT-AV1, the only encoder of AV1 in PyAV's wheels, gives its threads and ours real-time priority if it may (as
+root); they get their ordinary scheduling back.
 """
 
 from __future__ import annotations
 
 import io
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -82,6 +85,7 @@ def write(film: Film, path: Path) -> Path:
     """Write a film to a file."""
     import av
 
+    os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 writes its settings to the terminal
     with av.open(str(path), "w", format=film.muxer, options=film.mux) as container:
         if film.beside.endswith("before"):
             beside = _add_beside(container, film)
@@ -90,6 +94,7 @@ def write(film: Film, path: Path) -> Path:
             beside = _add_beside(container, film)
         sound = None if film.sound is None else _add_sound(container, film)
         container.start_encoding()
+        _slow_down()
         for packet in beside if film.beside else ():
             container.mux(packet)
         if sound is not None:
@@ -97,10 +102,19 @@ def write(film: Film, path: Path) -> Path:
                 container.mux(packet)
         packets = [packet for picture in _frames(film, tick) for packet in stream.encode(picture)]
         packets += stream.encode()
+        _slow_down()
         _repeat(packets, film.repeated)
         for packet in packets:
             container.mux(packet)
     return path
+
+
+def _slow_down() -> None:
+    """Take real-time priority from all threads of this process."""
+    for task in Path("/proc/self/task").glob("*"):
+        with suppress(OSError):  # a thread that has ended, or a thread that we may not change
+            if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def _add_stream(container: Any, film: Film) -> tuple[Any, Fraction]:

@@ -4,6 +4,9 @@ The truth is the list of pictures that come, each by its blocks, and their times
 FFmpeg's timestamps cannot be a film's times (missing, not in order, a jump of 10 s), the times at which the
 pictures were made count, too: each picture may have either. A picture is right if its blocks are those of the
 truth; a time if it is less than half a frame away.
+
+Where references are lost, FFmpeg shows old memory: other pictures, depending on how many decoded ones its
+caller still holds. Such a file has no truth of its own (`Truth.single`).
 """
 
 from __future__ import annotations
@@ -29,7 +32,6 @@ _ROUNDED = 2e-3  # seconds: containers round timestamps to milliseconds
 _TIMES = 6  # times that are asked for one by one
 _SIZE = (64, 48)
 _NUMBER = 0xFFF
-ANY = -1
 _LATE = 8  # places by which FFmpeg returns a picture too late, where packets are lost
 
 
@@ -38,7 +40,7 @@ class Truth:
     """What FFmpeg decodes."""
 
     codes: list[int]
-    """The blocks of each picture, upright; `ANY` where FFmpeg does not decode it twice in the same way."""
+    """The blocks of each picture, upright."""
     times: NDArray[np.float64]
     """Their times: FFmpeg's, or those at which they were made."""
     stamps: NDArray[np.float64]
@@ -51,6 +53,8 @@ class Truth:
     """When the last one ends."""
     yellow: bool
     """Whether its colours come as they were drawn."""
+    single: bool = True
+    """Whether FFmpeg gives the same pictures to a caller that lets go of each and to one that keeps them."""
     late: Truth | None = None
     """The same with pictures that come too late put in their places; either is right."""
 
@@ -73,9 +77,9 @@ def find_truth(
         codes, stamps, sound, yellow = _decode(path, 1, turned)
     if not codes:
         return None
-    if not whole:
-        codes = _settle(codes, _decode(path, 0, turned, 0xFF)[0])
     truth = _place(codes, stamps, sound, yellow, made, delay, whole=whole)
+    if not whole:
+        truth = replace(truth, single=_decode(path, 0, turned, keep=True)[0] == codes)
     if whole or (moved := _sort(codes, stamps)) is None:
         return truth
     return replace(truth, late=_place(*moved, sound, yellow, made, delay, whole=whole))
@@ -111,16 +115,24 @@ def _place(
 
 
 def _decode(
-    path: Path, number: int, turned: str, soil: int = 0
+    path: Path, number: int, turned: str, *, keep: bool = False
 ) -> tuple[list[int], list[float | None], list[float], bool]:
     """Return the blocks and timestamps of all pictures, the timestamps of sound, and whether there is
-    colour."""
+    colour.
+
+    Args:
+        path: The file.
+        number: The number of the video stream.
+        turned: How the pictures are stored.
+        keep: Whether each picture stays in memory until the end.
+    """
     import av
 
     codes: list[int] = []
     stamps: list[float | None] = []
     sound: list[float] = []
     yellow: list[bool] = []
+    kept: list[Any] = []
     try:
         container = av.open(str(path), metadata_errors="ignore", options={"pattern_type": "none"})
     except av.error.FFmpegError:
@@ -131,13 +143,13 @@ def _decode(
         video = container.streams.video[number]
         video.codec_context.thread_count = 1
         tick = video.time_base or Fraction(1)
-        _soil(soil)
 
         def take(packet: Any) -> None:
             try:
                 frames = video.codec_context.decode(packet)
             except av.error.FFmpegError:
                 return
+            kept.extend(frames if keep else ())
             for frame in frames:
                 pixels = undo(np.asarray(frame.to_ndarray(format="rgb24")), turned)
                 codes.append(read(pixels))
@@ -157,16 +169,6 @@ def _decode(
     return codes, stamps, sound, all(yellow)
 
 
-def _settle(codes: list[int], again: list[int]) -> list[int]:
-    """Return the pictures, with `ANY` for those that depend on what was in memory before.
-
-    Where a reference is missing, FFmpeg shows memory that it did not write. It then differs each time.
-    """
-    if len(again) != len(codes):
-        return codes
-    return [a if a == b else ANY for a, b in zip(codes, again, strict=True)]
-
-
 def _sort(codes: list[int], stamps: list[float | None]) -> tuple[list[int], list[float | None]] | None:
     """Return pictures in the order of their times; None if none is late, or if they are odd."""
     known = [stamp for stamp in stamps if stamp is not None]
@@ -176,13 +178,6 @@ def _sort(codes: list[int], stamps: list[float | None]) -> tuple[list[int], list
     if not 0 < np.abs(order - np.arange(len(order))).max() <= _LATE:
         return None
     return [codes[n] for n in order], [stamps[n] for n in order]
-
-
-def _soil(value: int) -> None:
-    """Write a value to memory that the decoder will get for its pictures."""
-    for size in (1 << n for n in range(10, 16)):
-        blocks = [bytes([value]) * (size + 512 * n) for n in range(32)]
-        del blocks
 
 
 def _by_ffmpeg(stamps: list[float | None], sound: list[float]) -> NDArray[np.float64] | None:
@@ -233,8 +228,8 @@ def check(
     if truth is None:
         return ["no error, though FFmpeg has no picture"]
     problems = _judge(video, truth, upright, whole)
-    if problems and truth.late is not None:
-        return _judge(video, truth.late, upright, whole)
+    if problems and truth.late is not None and not _judge(video, truth.late, upright, whole):
+        return []
     return problems
 
 
@@ -276,8 +271,6 @@ def _compare(video: VideoFile, truth: Truth, upright: int) -> Iterable[str]:
         expected = truth.codes[i]
         if expected >> 12 == UPRIGHT:
             expected = upright << 12 | expected & _NUMBER
-        if expected == ANY:
-            continue
         if code != expected:
             wrong.append(f"{i} shows {code:04x}, not {expected:04x}")
         elif truth.yellow and code >> 12 == upright and not is_yellow(pixels):
@@ -296,8 +289,7 @@ def _sample(video: VideoFile, truth: Truth) -> Iterable[str]:
             yield f"three a second: nothing at {tick:.2f} s"
             return
     for i, (seconds, code) in shown.items():
-        same = truth.codes[i] in (ANY, code) or code & _NUMBER == truth.codes[i] & _NUMBER
-        if not same or abs(seconds - truth.times[i]) > truth.half:
+        if code & _NUMBER != truth.codes[i] & _NUMBER or abs(seconds - truth.times[i]) > truth.half:
             yield f"three a second: {i} at {seconds:.3f} s shows {code:04x}"
             return
 
@@ -311,7 +303,7 @@ def _ask(video: VideoFile, truth: Truth) -> Iterable[str]:
         [(i, _, pixels)] = video.read(wanted, _SIZE)
         number = read(pixels) & _NUMBER
         right = {truth.codes[j] for j in _on_screen(truth, asked)}
-        if ANY not in right and number not in {code & _NUMBER for code in right}:
+        if number not in {code & _NUMBER for code in right}:
             yield f"at {asked:.3f} s: {i} shows {number}"
             return
 

@@ -26,7 +26,7 @@ NO_B_FRAMES = {"bf": "0"}
 def decode_whole(path: Path) -> list[int]:
     """Return the numbers that the frames of a file show."""
     with av.open(str(path)) as container:
-        return [number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        return [number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)) for frame in container.decode(video=0)]
 
 
 def check(path: Path, times: Sequence[float], *, within: float = 1 / 60) -> VideoFile:

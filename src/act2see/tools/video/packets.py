@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     OpenFile = Callable[[], AbstractContextManager[tuple[InputContainer, VideoStream]]]
 
 log = logging.getLogger(__name__)
+_START = 16  # bytes
 UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
 
@@ -45,7 +46,21 @@ class Mark(NamedTuple):
     @classmethod
     def of(cls, p: Packet[VideoStream]) -> Mark:
         """Return the mark of a packet."""
-        return cls(p.pts, p.dts, p.duration or 0, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt)
+        corrupt = p.is_corrupt or _starts_empty(p)
+        return cls(p.pts, p.dts, p.duration or 0, p.size, p.pos, p.is_keyframe, p.is_discard, corrupt)
+
+
+def _starts_empty(p: Packet[VideoStream]) -> bool:
+    """Return whether a packet starts with zeros, as parts of a file do that were never downloaded.
+
+    A decoder may decode what is left of it by the tables of packets before. Of lossless codecs, black pixels
+    are such packets.
+    """
+    if p.size < _START or any(memoryview(p)[:_START]):
+        return False
+    from av.codec import Properties
+
+    return bool(p.stream.codec_context.codec.properties & Properties.LOSSY.value)
 
 
 @dataclass(slots=True)
