@@ -26,7 +26,10 @@ NO_B_FRAMES = {"bf": "0"}
 def decode_whole(path: Path) -> list[int]:
     """Return the numbers that the frames of a file show."""
     with av.open(str(path)) as container:
-        return [number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)) for frame in container.decode(video=0)]
+        return [
+            number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+            for frame in container.decode(video=0)
+        ]
 
 
 def check(path: Path, times: Sequence[float], *, within: float = 1 / 60) -> VideoFile:
@@ -180,3 +183,20 @@ def test_a_frame_that_cannot_be_decoded_is_the_one_that_stays_on_screen(tmp_path
     assert shown == {0: 0, 22: 19, 24: 19, 25: 25, 47: 47}
     [(_, _, pixels)] = video.read([23], (64, 48))
     assert number(pixels) == 19
+
+
+def test_a_frame_whose_packet_starts_empty_is_read_as_ffmpeg_reads_it(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "source.mov", EVEN, codec="mjpeg", pixel_format="yuvj420p")
+    path = tmp_path / "clip.mov"
+    with av.open(str(source)) as original, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(original.streams.video[0])
+        for n, packet in enumerate(p for p in original.demux(video=0) if p.size):
+            if n == 20:
+                packet.update(bytes(100) + bytes(packet)[100:])
+            packet.stream = stream
+            container.mux(packet)
+    video = open_video(path)
+    assert decode_whole(path) == list(range(48))
+    for i in (20, 21):
+        [(_, _, pixels)] = video.read([i])
+        assert number(pixels) == i

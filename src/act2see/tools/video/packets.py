@@ -42,20 +42,18 @@ class Mark(NamedTuple):
     discard: bool
     """Whether an edit list removes it: such a packet is decoded but not shown."""
     corrupt: bool
+    empty: bool
+    """Whether it starts with zeros, as parts of a file do that were never downloaded. A decoder may decode
+    the rest by tables of packets before. Black pixels of lossless codecs are no such packets."""
 
     @classmethod
     def of(cls, p: Packet[VideoStream]) -> Mark:
         """Return the mark of a packet."""
-        corrupt = p.is_corrupt or _starts_empty(p)
-        return cls(p.pts, p.dts, p.duration or 0, p.size, p.pos, p.is_keyframe, p.is_discard, corrupt)
+        times = p.pts, p.dts, p.duration or 0
+        return cls(*times, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt, _starts_empty(p))
 
 
 def _starts_empty(p: Packet[VideoStream]) -> bool:
-    """Return whether a packet starts with zeros, as parts of a file do that were never downloaded.
-
-    A decoder may decode what is left of it by the tables of packets before. Of lossless codecs, black pixels
-    are such packets.
-    """
     if p.size < _START or any(memoryview(p)[:_START]):
         return False
     from av.codec import Properties

@@ -80,15 +80,17 @@ def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
             len(marks),
         )
     line = _times(container, stream, marks, order)
+    bad = [n for n, mark in enumerate(marks) if mark.empty]
     # decord counts keyframes in decoding order, so each must have the same position in presentation order.
     in_place = len(order) == len(marks) and all(order[n] == n for n, mark in enumerate(marks) if mark.key)
     suits_decord = (
         in_place
         and not line.mended
+        and not bad
         and bool(formats & {"mp4", "matroska"})
         and len(container.streams.video) == 1
     )
-    return _make(stream, marks, order, line, decord=suits_decord)
+    return _make(stream, marks, order, line, bad, decord=suits_decord)
 
 
 def scan(open_file: OpenFile, path: str) -> Table:
@@ -119,7 +121,7 @@ def scan(open_file: OpenFile, path: str) -> Table:
                 "or convert it to H.264"
             )
         bad.update(seen.failed)
-        bad.update(n for n, mark in enumerate(seen.marks) if mark.corrupt)
+        bad.update(n for n, mark in enumerate(seen.marks) if mark.corrupt or mark.empty)
         shown = list(order)
         return _make(stream, seen.marks, shown, _times(container, stream, seen.marks, shown), bad)
 
