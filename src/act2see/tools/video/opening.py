@@ -27,8 +27,6 @@ _PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub",
 # First bytes of the common ones.
 _PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")
 
-_SLICED = ("mpeg1video", "mpeg2video")
-
 
 @contextmanager
 def open_container(path: str, number: int | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -59,8 +57,7 @@ def open_container(path: str, number: int | None = None) -> Iterator[tuple[Input
         # The size may also change in mid-stream: FFmpeg then refuses the frame.
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         stream.codec_context.thread_count = choose_threads(width, height)
-        # Threads for parts of a picture conceal damage of MPEG-1 and MPEG-2 in other ways each time.
-        stream.thread_type = "FRAME" if stream.codec_context.name in _SLICED else "AUTO"
+        stream.thread_type = "AUTO"
         try:
             yield container, stream
         except av.error.FFmpegError as e:  # of any step between here and the picture
