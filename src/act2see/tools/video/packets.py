@@ -58,7 +58,7 @@ def _starts_empty(p: Packet[VideoStream]) -> bool:
         return False
     from av.codec import Properties
 
-    return bool(p.stream.codec_context.codec.properties & Properties.LOSSY.value)
+    return Properties.LOSSY in Properties(p.stream.codec_context.codec.properties)
 
 
 @dataclass(slots=True)
