@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _START = 16  # bytes
+_LOSSY = 2  # FFmpeg's AV_CODEC_PROP_LOSSY
 UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
 
@@ -56,9 +57,7 @@ class Mark(NamedTuple):
 def _starts_empty(p: Packet[VideoStream]) -> bool:
     if p.size < _START or any(memoryview(p)[:_START]):
         return False
-    from av.codec import Properties
-
-    return Properties.LOSSY in Properties(p.stream.codec_context.codec.properties)
+    return bool(p.stream.codec_context.codec.properties & _LOSSY)
 
 
 @dataclass(slots=True)
