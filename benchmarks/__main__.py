@@ -46,6 +46,7 @@ NAMES = (
     "isolation",
     "fuzz",
     "load",
+    "files",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -37,7 +37,7 @@ from act2see.tools.video.opening import open_container
 from act2see.tools.video.orientation import Upright, orientation
 from act2see.tools.video.packets import UNKNOWN, decode_all
 from act2see.tools.video.pixels import Shape, is_plain, render, usable_aspect
-from act2see.tools.video.seeking import read_frames
+from act2see.tools.video.seeking import enters_at_keys, read_frames
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.table import Table, read_table, scan
 from act2see.tools.video.window import VideoPath, Window, exact_seconds
@@ -217,7 +217,8 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
     identity = identify(window.path)
     # A file that may change unnoticed is read again: the unique object finds nothing in the cache.
     once = object() if identity.recent else None
-    table, upright, shape = _probe(os.path.abspath(window.path), window.stream, identity, once)
+    facts = os.path.abspath(window.path), window.stream, identity, once
+    table, upright, shape = _probe(*facts)
     width, height = shape.display_width, shape.height
     if upright.turn:
         width, height = height, width
@@ -245,7 +246,7 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
         height,
         seconds=end - start,
         timestamps=timestamps,
-        decoder="decord" if decoder == "decord" and table.decord else "pyav",
+        decoder="decord" if decoder == "decord" and _suits_decord(*facts) else "pyav",
         threads=choose_threads(width, height, threads),
         _table=table,
         _upright=upright,
@@ -287,6 +288,13 @@ def _probe(
     if delay:
         table = replace(table, seconds=table.seconds + delay)
     return table, upright, Shape(first[0].width, first[0].height, coded, shown)
+
+
+@lru_cache(16)
+def _suits_decord(path: str, number: int | None, identity: FileIdentity, once: object) -> bool:
+    """Return whether decord reads a file correctly. It trusts every keyframe."""
+    table = _probe(path, number, identity, once)[0]
+    return table.decord and enters_at_keys(partial(open_container, path, number), table)
 
 
 def _first_stamp(table: Table) -> int | None:

@@ -30,6 +30,7 @@ _RESETS = 0x200  # FFmpeg's AVFMT_TS_DISCONT
 _BACK, _FORWARD = -1.0, 3600.0  # seconds: a step of the decoding time beyond them starts another recording
 _SHORTEST = 16  # frames: a shorter recording between two jumps is more likely a few odd timestamps
 _REORDERED = 32  # packets: no codec has a longer way from decoding order to presentation order
+_LONE = 8  # usual steps: decoding times of neighbours, where one between them is odd, are closer
 _FEW = 2  # this many odd timestamps, or a tenth of all, say nothing against the others
 
 
@@ -86,15 +87,17 @@ def _ordered(container: InputContainer, stream: VideoStream, marks: Sequence[Mar
     if not order:
         return None
     line = _times(container, stream, marks, order)
+    bad = [n for n, mark in enumerate(marks) if mark.empty]
     # decord counts keyframes in decoding order, so each must have the same position in presentation order.
     in_place = len(order) == len(marks) and all(order[n] == n for n, mark in enumerate(marks) if mark.key)
     suits_decord = (
         in_place
         and not line.mended
+        and not bad
         and bool(formats & {"mp4", "matroska"})
         and len(container.streams.video) == 1
     )
-    return _make(stream, marks, order, line, decord=suits_decord)
+    return _make(stream, marks, order, line, bad, decord=suits_decord)
 
 
 def scan(open_file: OpenFile, path: str, *, reported: bool = False) -> Table:
@@ -130,7 +133,7 @@ def scan(open_file: OpenFile, path: str, *, reported: bool = False) -> Table:
                 "or convert it to H.264"
             )
         bad.update(seen.failed)
-        bad.update(n for n, mark in enumerate(seen.marks) if mark.corrupt)
+        bad.update(n for n, mark in enumerate(seen.marks) if mark.corrupt or mark.empty)
         shown = list(order)
         return _make(stream, seen.marks, shown, _times(container, stream, seen.marks, shown), bad)
 
@@ -183,6 +186,8 @@ def _order(marks: Sequence[Mark], stream: VideoStream, resets: bool) -> list[int
         return [n for n in numbers if not marks[n].discard]
     tick = float(stream.time_base or 1)
     order: list[int] = []
+    if _has_lone_stamp(marks, numbers):
+        return None
     for recording in _recordings(marks, numbers, tick) if resets else [numbers]:
         if len({marks[n].pts for n in recording}) < len(recording):
             return None
@@ -191,6 +196,22 @@ def _order(marks: Sequence[Mark], stream: VideoStream, resets: bool) -> list[int
     if np.abs(np.array(order) - numbers).max() > _REORDERED:
         return None
     return [n for n in order[order.index(first) :] if not marks[n].discard]
+
+
+def _has_lone_stamp(marks: Sequence[Mark], numbers: Sequence[int]) -> bool:
+    """Return whether a packet's decoding time is odd among its neighbours, which are in order without it.
+
+    Its presentation time is then odd, too, and does not tell its place.
+    """
+    times = np.array([_dts(marks[n]) for n in numbers])
+    back = np.flatnonzero(np.diff(times) < 0) + 1  # packets before which time goes back
+    usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    for n in back.tolist():
+        # It is the one before, too late, or this one, too early.
+        around = times[n] - times[n - 2] if n > 1 else 1, times[n + 1 : n + 2] - times[n - 1]
+        if any(0 < step <= _LONE * usual for step in (around[0], *around[1].tolist())):
+            return True
+    return False
 
 
 def _recordings(marks: Sequence[Mark], numbers: Sequence[int], tick: float) -> list[Sequence[int]]:
@@ -231,8 +252,10 @@ def _times(
     resets = _may_reset(container)
     line = straighten(_seconds([marks[n].pts for n in order], tick), rate, resets=resets)
     if line.mended > max(_FEW, len(order) // 10):
-        # Decoding times are in the order of the file, and as far apart as the frames on screen.
-        decoding = [marks[n].dts for n in sorted(order)]
+        # Decoding times are in the order of the file, and those of the frames on screen, later by the delay
+        # of the decoder.
+        delay = min(stream.codec_context.reorder_depth, len(order) - 1)
+        decoding = [*(marks[n].dts for n in sorted(order)[delay:]), *([None] * delay)]
         other = straighten(_seconds(decoding, tick), rate, resets=resets)
         if other.mended < line.mended:
             line = other
