@@ -39,7 +39,8 @@ FFN = 768
 _KEPT = 0.15
 """The weight of the model before `train_words` in the mean with the one after it. Without it, the model
 forgets colours of shapes that it was not trained on: 72 of 80 questions about held-out pairs were right, 74
-with this mean, 75 with 0.3, which forgot new chains instead (11 of 16 about boards tipped again, here 23 of 24).
+with this mean, 75 with 0.3, which forgot new chains instead (11 of 16 about boards tipped again; here 23 of
+24).
 """
 
 
