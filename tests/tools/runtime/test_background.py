@@ -88,22 +88,25 @@ def test_events_are_handled_in_the_callers_thread_and_an_error_there_ends_the_wo
 
 
 INTERRUPTED = """
-import asyncio, signal, sys
+import asyncio, os, signal
 from act2see.tools.runtime.background import run_sync
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
+def say(line):
+    os.write(1, line.encode() + b"\\n")  # whole: `print` of two threads may mix its line and its end
+
 async def work():
     try:
-        print("begun", flush=True)
+        say("begun")
         await asyncio.sleep(600)
     finally:
-        print("ended", flush=True)
+        say("ended")
 
 try:
     run_sync(work())
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    say("interrupted")
 """
 
 
