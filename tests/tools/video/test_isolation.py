@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from act2see.tools.video import packets
 from act2see.tools.video.folders import FencedLibrary, Folders
 from act2see.tools.video.isolation.messages import Limits
 from act2see.tools.video.isolation.pool import Decoders
+from act2see.tools.video.isolation.process import Child
 from act2see.tools.video.isolation.video import IsolatedVideo
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.reader import open_video
@@ -204,7 +206,7 @@ def test_memory_that_runs_out_is_no_damage() -> None:
         codec_context = Codec()
 
     with pytest.raises(MemoryError):
-        packets.decode(Stream(), None)  # type: ignore[arg-type]
+        packets.decode(Stream(), None, [])  # type: ignore[arg-type]
 
 
 def test_a_child_that_hangs_is_ended(clip: Path) -> None:
@@ -246,6 +248,27 @@ def test_many_readings_share_few_children(clip: Path) -> None:
     with ThreadPoolExecutor(5) as pool:
         results = list(pool.map(read, range(5)))
     assert results == [list(range(n, 60, 7)) for n in range(5)]
+    decoders.close()
+
+
+def test_a_reading_asks_again_when_it_gets_back_a_child_that_another_one_had(clip: Path) -> None:
+    class Taken(Decoders):
+        """Another reading takes the child and returns it just before a reading goes on."""
+
+        def _lend(self, reading: Any) -> Child:
+            if between:
+                between.pop()()
+            return super()._lend(reading)
+
+    between: list[Callable[[], Any]] = []
+    decoders = Taken(most=1)
+    frames = decoders.frames(Window(str(clip)), "pyav", range(0, 60, 7), (64, 48))
+    found = [number(next(frames)[2]) for _ in range(2)]
+    (pid,) = decoders.pids
+    between.append(lambda: list(decoders.frames(Window(str(clip)), "pyav", [50], (64, 48))))
+    found += [number(pixels) for _, _, pixels in frames]
+    assert found == list(range(0, 60, 7))
+    assert decoders.pids == [pid], "it is the same child"
     decoders.close()
 
 
@@ -306,6 +329,7 @@ def test_nothing_is_left_behind(clip: Path, how: str) -> None:
     code = """
 import os, signal, sys
 from act2see.tools.video.isolation.pool import Decoders
+from act2see.tools.video.isolation.process import Child
 from act2see.tools.video.window import Window
 decoders = Decoders()
 reading = decoders.frames(Window(sys.argv[1]), "pyav", range(60), (64, 48))

@@ -42,6 +42,11 @@ class _Reading:
 
     path: str
     child: Child | None = None
+    asked: bool = False
+    """Whether this child was asked for the frames. Another reading may have had the same child since then."""
+
+    def take(self, child: Child | None) -> None:
+        self.child, self.asked = child, False
 
 
 class Decoders:
@@ -102,14 +107,14 @@ class Decoders:
         shown: list[int] = []  # the frame before: it replaces a damaged one after it
         try:
             while left:
-                lent = reading.child
                 patience = self._patience(window.path)
                 with self._turn(reading) as child:
-                    if child is not lent:
+                    if not reading.asked:
                         child.ask(_request(window, decoder, [*shown, *left], size), window.path)
                         child.start_frames(window.path, patience)
                         for _ in shown:
                             child.take_frame(window.path, patience)
+                        reading.asked = True
                     frame = child.take_frame(window.path, patience)
                     if frame is None or frame[0] != left[0]:
                         raise Lost(f"{window.path} made the decoder leave out a frame: ask again")
@@ -131,7 +136,7 @@ class Decoders:
         for child in self._children():
             child.forget()
         for reading in (*self._paused, *self._busy):
-            reading.child = None
+            reading.take(None)
         self._changed = threading.Condition()
         self._idle, self._paused, self._busy = [], {}, {}
 
@@ -179,18 +184,20 @@ class Decoders:
             if child is None and len(self._busy) + len(self._paused) >= self.most:
                 stolen = next(iter(self._paused))
                 del self._paused[stolen]
-                child, stolen.child = stolen.child, None
+                child = stolen.child
+                stolen.take(None)
             self._busy[reading] = None
         try:
             if child and stolen and not child.stop(stolen.path, _GRACE):
                 child.kill()
                 child = None
-            reading.child = child or Child(self.limits)
+            reading.take(child or Child(self.limits))
         except BaseException:
             with self._changed:
                 self._busy.pop(reading, None)
                 self._changed.notify()
             raise
+        assert reading.child is not None, "it was lent one"
         return reading.child
 
     def _take_idle(self) -> Child | None:
@@ -209,7 +216,8 @@ class Decoders:
             grace: Seconds to wait for the end of the frames under way; None without any.
         """
         with self._changed:
-            child, reading.child = reading.child, None
+            child = reading.child
+            reading.take(None)
             if child is None:
                 return
             self._paused.pop(reading, None)
