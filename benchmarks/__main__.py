@@ -43,6 +43,7 @@ NAMES = (
     "indexing",
     "token",
     "lengths",
+    "isolation",
     "fuzz",
     "load",
     "files",
