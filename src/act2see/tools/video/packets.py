@@ -6,6 +6,7 @@ timestamp of its packet, so a packet is given its number as its timestamp before
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from act2see.tools.video.limits import limit_packets
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.error import FFmpegError
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -25,6 +27,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
+
+# Numbers of errors that say nothing about the file: they pass, and the same file can be read afterwards.
+_PASSING = "EACCES EAGAIN ECONNRESET EINTR EMFILE ENFILE ENOMEM ENOSPC EPERM ESTALE ETIMEDOUT"
+_NOT_OF_FILE = {getattr(errno, name) for name in _PASSING.split() if hasattr(errno, name)}
+
+
+def is_of_file(error: FFmpegError) -> bool:
+    """Return whether an error of FFmpeg means that the file is damaged; False if the machine has failed.
+
+    A frame that did not come for want of memory must not count as damaged, since that is kept.
+    """
+    return error.errno not in _NOT_OF_FILE
 
 
 class Mark(NamedTuple):
@@ -83,6 +97,9 @@ def decode_all(
         container: The open container, at its start.
         stream: Its video stream.
         seen: Is filled with the packets.
+
+    Raises:
+        FFmpegError: The machine has failed, not the file.
     """
     import av
 
@@ -94,18 +111,26 @@ def decode_all(
             try:
                 frames = stream.codec_context.decode(packet)
             except av.error.FFmpegError as e:
+                if not is_of_file(e):
+                    raise
                 log.debug("packet %d of %s cannot be decoded: %s", n, container.name, e)
                 seen.failed.append(n)
                 continue
             yield from frames
     except av.error.FFmpegError as e:
+        if not is_of_file(e):
+            raise
         log.debug("%s cannot be read further: %s", container.name, e)
         seen.failed.append(len(seen.marks))
     yield from decode(stream, None)
 
 
 def decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-    """Decode a packet, or with None the last frames; return no frames if it is damaged."""
+    """Decode a packet, or with None the last frames; return no frames if it is damaged.
+
+    Raises:
+        FFmpegError: The machine has failed, not the packet.
+    """
     import av
 
     try:
@@ -113,6 +138,8 @@ def decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[Vide
     except av.error.EOFError:  # the last frames were returned before
         return []
     except av.error.FFmpegError as e:
+        if not is_of_file(e):
+            raise
         log.debug("a packet cannot be decoded: %s", e)
         return []
     return frames

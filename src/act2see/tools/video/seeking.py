@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from act2see.tools.video.packets import UNKNOWN, decode, demux
+from act2see.tools.video.packets import UNKNOWN, decode, demux, is_of_file
 from act2see.tools.video.table import Table
 
 if TYPE_CHECKING:
@@ -71,9 +71,14 @@ def read_frames(open_file: OpenFile, table: Table, wanted: Sequence[int], thread
             passes += group > _EARLIER[-1]
             if passes > _PASSES:
                 members = list(left)
-            with open_file() as (container, stream):
-                source = _Source(container, stream, table, threads if clean else 1)
-                yield from _collect(source.decode(members, None), left, members[-1], gaps=True)
+            # A frame that does not come although no packet is damaged may come at a second try.
+            for is_last in (False, True) if clean else (True,):
+                with open_file() as (container, stream):
+                    source = _Source(container, stream, table, threads if clean else 1)
+                    yield from _collect(source.decode(members, None), left, members[-1], gaps=is_last)
+                members = [i for i in members if left and i >= left[0]]
+                if not members:
+                    break
 
 
 def _groups(table: Table, frames: Sequence[int]) -> list[int]:
@@ -159,6 +164,8 @@ class _Source:
                     if frame.pts in numbers:
                         yield numbers[frame.pts], frame, codec.sample_aspect_ratio
         except av.error.FFmpegError as e:
+            if not is_of_file(e):
+                raise
             log.debug("%s cannot be read further: %s", self._container.name, e)
         for frame in decode(self._stream, None):
             if frame.pts in numbers:

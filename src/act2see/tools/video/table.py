@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
-from act2see.tools.video.packets import UNKNOWN, Mark, Seen, decode_all, demux
+from act2see.tools.video.packets import UNKNOWN, Mark, Seen, decode_all, demux, is_of_file
 from act2see.tools.video.stamps import Line, straighten
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
 
     try:
         marks = [Mark.of(packet) for packet in demux(container, stream)]
-    except av.error.FFmpegError:
+    except av.error.FFmpegError as e:
+        if not is_of_file(e):
+            raise
         return None
     if any(mark.corrupt or mark.pts is None for mark in marks):
         return None
