@@ -43,6 +43,8 @@ NAMES = (
     "indexing",
     "token",
     "fuzz",
+    "containers",
+    "faults",
 )
 RESULTS = Path(__file__).parent / "results"
 

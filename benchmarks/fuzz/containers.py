@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -58,9 +59,14 @@ class Tally:
 
 
 class Child:
-    """A process that reads files; started when it is needed."""
+    """A process that reads files; started when it is needed.
 
-    def __init__(self) -> None:
+    Args:
+        command: The program; by default this module.
+    """
+
+    def __init__(self, command: Sequence[str] = ()) -> None:
+        self._command = command or [sys.executable, "-m", "benchmarks.fuzz.containers"]
         self._process: subprocess.Popen[bytes] | None = None
         self._left = 0
 
@@ -83,7 +89,7 @@ class Child:
         self._left -= 1
         process.stdin.write(f"{path}\n".encode())
         process.stdin.flush()
-        line = self._wait(process)
+        line = self._wait(process, SECONDS)
         if line:
             reply: dict[str, Any] = json.loads(line)
             return reply
@@ -95,14 +101,13 @@ class Child:
         return {"crash": why}
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "benchmarks.fuzz.containers"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         self._left = _FILES
         self._wait(self._process, 120.0)  # it has imported everything
 
-    def _wait(self, process: subprocess.Popen[bytes], seconds: float = SECONDS) -> bytes | None:
+    def _wait(self, process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
         """Return the child's next line, empty if it has ended; None after `seconds`."""
         assert process.stdout is not None
         with selectors.DefaultSelector() as selector:
