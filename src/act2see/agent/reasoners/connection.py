@@ -179,6 +179,8 @@ class ServerConnection:
                 data = json.loads(value)
             except ValueError as e:
                 raise ConnectionError("sent a line that is not JSON") from e
+            if field == "data" and not isinstance(data, dict):
+                raise ConnectionError("sent an event that is not a JSON object")
             yield {"error": data} if field == "error" else data
 
     def _client(self) -> httpx.AsyncClient:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
@@ -38,6 +39,27 @@ class Chunk:
 
 Send = Callable[[Rollout, int], AsyncGenerator[Chunk]]
 """Streams one request, given a rollout and the maximum number of tokens to write."""
+
+
+def read_chunk(read: Callable[[dict[str, Any]], Chunk], data: dict[str, Any]) -> Chunk:
+    """Return the chunk of an event that a server has sent.
+
+    Args:
+        read: Reads an event of the right form.
+        data: The event.
+
+    Raises:
+        ConnectionError: The event has another form.
+    """
+    try:
+        chunk = read(data)
+    except (TypeError, AttributeError, LookupError) as e:
+        raise ConnectionError("sent an event of an unknown form") from e
+    texts = (chunk.text, chunk.finish or "", chunk.stopped_at or "")
+    counts = (chunk.prompt, chunk.cached, chunk.decoded)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int) for n in counts):
+        raise ConnectionError("sent an event of an unknown form")
+    return chunk
 
 
 def is_regular(finish: str | None) -> bool:

@@ -31,7 +31,7 @@ from act2see.agent.reasoners.connection import (
     read_options,
 )
 from act2see.agent.reasoners.faults import Backoff
-from act2see.agent.reasoners.follow import Chunk, follow
+from act2see.agent.reasoners.follow import Chunk, follow, read_chunk
 from act2see.agent.reasoners.llama_cpp.preflight import ServerFacts, check_model, preflight, read_facts
 from act2see.agent.reasoners.llama_cpp.wire import FIELDS, chunk_of, prompt, sampling_fields
 from act2see.agent.rollout import Rollout
@@ -183,7 +183,7 @@ class LlamaCppReasoner(Reasoner):
         finished = False
         async with aclosing(self.connection.events("/completion", body)) as events:
             async for data in events:
-                chunk = chunk_of(data)
+                chunk = read_chunk(chunk_of, data)
                 finished |= chunk.finish is not None
                 yield chunk
         if not finished:

@@ -1,0 +1,35 @@
+"""Events of a model server that have another form than its protocol says are connection errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from act2see.agent.reasoners.follow import Chunk, read_chunk
+from act2see.agent.reasoners.llama_cpp import wire as llama
+from act2see.agent.reasoners.vllm import wire as vllm
+
+ODD: list[dict[str, Any]] = [
+    {"content": 5, "stop": "no", "choices": {"a": 1}, "usage": "many", "timings": 3},
+    {"content": ["x"], "choices": [{"delta": "x", "finish_reason": 7}]},
+    {"content": float("nan"), "choices": float("nan")},
+    {
+        "tokens_predicted": "many",
+        "tokens_evaluated": [1],
+        "choices": [{"delta": {"content": ""}}],
+        "usage": {"prompt_tokens": "x", "completion_tokens": {}},
+    },
+]
+
+
+@pytest.mark.parametrize("data", ODD)
+@pytest.mark.parametrize("wire", [llama, vllm])
+def test_an_event_of_another_form_is_a_connection_error(wire: Any, data: dict[str, Any]) -> None:
+    with pytest.raises(ConnectionError, match="unknown form"):
+        read_chunk(wire.chunk_of, data)
+
+
+def test_an_event_of_the_right_form_is_read() -> None:
+    assert read_chunk(llama.chunk_of, {"content": "x", "tokens_predicted": 3}) == Chunk("x", decoded=2)
+    assert read_chunk(vllm.chunk_of, {"choices": [{"delta": {"content": "x"}}]}) == Chunk("x")
