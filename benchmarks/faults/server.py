@@ -29,7 +29,7 @@ from act2see.tools.video.store import FrameSource
 from benchmarks.faults.scene import colour_of, next_line
 from benchmarks.faults.trial import Fault, Place, Reached
 
-_BACKOFF = Backoff(requests=2, first=0.01, longest=0.02, accepted=0.05, silence=0.3)
+_BACKOFF = Backoff(requests=2, first=0.01, longest=0.02, accepted=0.05, silence=2.0)
 _MARKER, _PICTURE = "<__media__>", "<|image_pad|>"
 _STATUSES = (204, 301, 400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 501, 502, 503, 504)
 _NONSENSE: dict[str, bytes] = {
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "empty":
             self._whole(b"")
         elif kind == "silence":
-            time.sleep(0.6)
+            time.sleep(2.5)
         else:
             self._begin(200, "text/event-stream")
             if kind == "empty reply":
@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._chunk(b"data: " + event + b"\n\n")
                 if kind == "stalls":
-                    time.sleep(0.6)
+                    time.sleep(2.5)
                 elif kind == "reset in mid-stream":
                     self._reset()
                 elif kind == "ends politely":
