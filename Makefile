@@ -1,7 +1,8 @@
 # `make` lists the targets. Every target installs what it needs into .venv, and installs again only after a change of
-# pyproject.toml or constraints.txt. A fresh clone needs Python 3.11 (or newer) and make.
+# pyproject.toml, constraints.txt or the lock. A fresh clone needs Python 3.11 (or newer) and make.
 #   PYTHON=…  another interpreter     WORKERS=…  test processes     ARGS=…  more arguments for pytest, demo, bench, micro
-#   CUDA=1    let pip choose the CUDA build of torch although no NVIDIA GPU is found
+#   CUDA=1    install the CUDA build of torch although no NVIDIA GPU is found
+#   UNLOCKED=1  let pip resolve within constraints.txt, without hashes: where an index has files of its own making
 
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -10,6 +11,9 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := -m pip --disable-pip-version-check install -qq
 INSTALL := $(BIN)/python $(PIP) -c constraints.txt
+# The lock names every package with the hashes of its files, so pip resolves nothing and takes no other file.
+LOCKED := $(BIN)/python $(PIP) --no-deps --require-hashes
+LOCK := supply/core.txt supply/more.txt supply/torch.txt
 CORE := .venv/.stamp-core
 DEV := .venv/.stamp-dev
 
@@ -28,7 +32,7 @@ LOWEST_TEST := $(LOWEST)/python -m pytest -n logical --maxprocesses $(WORKERS) -
 	-k 'not interrupt and not forked and not kill_9 and not own_output'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type bench micro notebooks docs lowest pictures format setup clean
+.PHONY: help demo test lint type bench micro notebooks docs lowest pictures format setup lock supply clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,8 +40,9 @@ help: ## list the targets
 demo: $(CORE) ## ask real clips real questions, stream the answers, write an HTML page
 	@$(BIN)/act2see demo $(ARGS)
 
+# In the order of their names, since files with few tests, which xdist would run last, take longest.
 test: $(DEV) ## run the tests
-	@$(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV) ## check style, format, and which room imports which
 	@$(BIN)/ruff check .
@@ -53,10 +58,10 @@ bench: $(CORE) ## measure speed and memory; results go to benchmarks/results
 micro: $(CORE) ## train the three micro models again, from nothing
 	@$(BIN)/act2see micro train $(ARGS)
 
-# Notebooks run in one process, one after another; a cell may take longer than a test.
+# A cell may take longer than a test.
 notebooks: $(DEV) ## execute the notebooks
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; \
-	then $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
+	then $(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
 	else echo "no notebooks to execute"; fi
 
 # Not `--quiet`: it also drops the warnings that `--strict` makes errors. The variable silences a notice of the theme.
@@ -87,6 +92,13 @@ format: $(DEV) ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+lock: | $(BIN)/python ## resolve the dependencies again, and write their versions and hashes to supply/ (needs a network)
+	@$(BIN)/python $(PIP) -c constraints.txt uv
+	@$(BIN)/python -m supply.lock
+
+supply: $(DEV) ## check the lock, licences and known weaknesses of the dependencies; write build/sbom.json
+	@$(BIN)/python -m supply
+
 setup: $(DEV) ## set up .venv with every extra and the development tools (3.3 GB; the demo's needs 1.6)
 	@echo "Ready. To use it: . .venv/bin/activate"
 
@@ -100,16 +112,18 @@ $(BIN)/python:
 		exit 1; fi
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
-$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+$(CORE): pyproject.toml constraints.txt $(LOCK) | $(BIN)/python
 	@echo "Setting up .venv with what act2see needs: 1.6 GB on disk, one to five minutes the first time"
 	@if $(NO_GPU); then \
-		$(call cpu_torch,$(INSTALL),$(TORCH)) || \
-		{ echo "no CPU build of torch can be had here; make CUDA=1 takes the build with CUDA instead" >&2; exit 1; }; fi
-	@$(INSTALL) -e .
+		$(call cpu_torch,$(if $(UNLOCKED),$(INSTALL),$(BIN)/python $(PIP) --no-deps),$(TORCH)) || \
+		{ echo "no CPU build of torch can be had here; make CUDA=1 takes the build with CUDA instead" >&2; exit 1; }; \
+	elif [ -z "$(UNLOCKED)" ]; then $(LOCKED) -r supply/torch.txt; fi
+	@if [ -n "$(UNLOCKED)" ]; then $(INSTALL) -e .; else \
+		$(LOCKED) -r supply/core.txt && $(BIN)/python $(PIP) --no-deps --no-build-isolation -e .; fi
 	@touch $@
 
 $(DEV): $(CORE)
 	@echo "Adding every extra and the development tools to .venv: 1.7 GB more on disk, one to five minutes the first time"
-	@$(INSTALL) -e '.[dev]'
-	@$(INSTALL) --no-deps dashscope # for its file of Qwen's vocabulary; it is never imported
+	@if [ -n "$(UNLOCKED)" ]; then $(INSTALL) -e '.[dev]' && $(INSTALL) --no-deps dashscope; else \
+		$(LOCKED) -r supply/more.txt; fi # dashscope: for its file of Qwen's vocabulary; it is never imported
 	@touch $@

@@ -42,9 +42,13 @@ NAMES = (
     "sharing",
     "indexing",
     "token",
+    "lengths",
+    "isolation",
     "fuzz",
     "containers",
     "faults",
+    "load",
+    "files",
 )
 RESULTS = Path(__file__).parent / "results"
 

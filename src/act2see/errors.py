@@ -45,6 +45,9 @@ class WaitingError(Act2SeeError):
 class DecisionError(Act2SeeError):
     """A person's decision cannot be carried out. The run still waits."""
 
+    problem = ""
+    """What is wrong with the decision, for callers that take decisions in another form than data."""
+
 
 class ReasonerError(Act2SeeError):
     """The reasoning model cannot continue."""
@@ -80,3 +83,7 @@ class CalibrationError(Act2SeeError):
 
 class CorpusError(Act2SeeError):
     """A corpus or a construction run cannot be read, written, or used for this purpose."""
+
+
+class BenchmarkError(Act2SeeError):
+    """A benchmark's files cannot be read as what they should be, or its answers cannot be scored."""

@@ -130,6 +130,8 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
     over = threading.Event()
 
     class Handler(Quiet):
+        is_counted = False  # among the requests under way
+
         def do_GET(self) -> None:
             self._answer(None)
 
@@ -202,14 +204,19 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
             server.began.set()
             with lock:
                 server.under_way += 1
+                self.is_counted = True
                 server.most_at_once = max(server.most_at_once, server.under_way)
             try:
                 self._stream(body, counts, prompt, fault)
             except OSError:
                 server.aborted.set()
             finally:
-                with lock:
-                    server.under_way -= 1
+                self._count_end()
+
+        def _count_end(self) -> None:
+            with lock:
+                server.under_way -= self.is_counted
+                self.is_counted = False
 
         def _stream(self, body: dict[str, Any], counts: dict[str, Any], prompt: str, fault: Fault) -> None:
             line, stop = _line(server, prompt), ""
@@ -238,6 +245,8 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
             kind = "limit" if cut else "word" if stop else "eos"
             end = {"content": "", "stop": True, "stop_type": kind, "stopping_word": "" if cut else stop}
             predicted = min(body["n_predict"], len(pieces) + stop_tokens)
+            # Before the client sees the end, since it may begin the next request at once.
+            self._count_end()
             self._event(end | counts | {"tokens_predicted": predicted})
             self.chunk(b"")
 

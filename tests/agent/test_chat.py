@@ -6,6 +6,7 @@ import base64
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,25 @@ async def test_spent_budget_asks_for_the_answer_in_a_user_turn(tmp_path: Path) -
     assert trace.choice == "dog"
     assert server.requests[1]["messages"][-1]["content"].startswith("Answer now")
     assert "<answer>" not in server.requests[1]["messages"][1]["content"]
+
+
+@pytest.mark.parametrize("pieces", [(), ("", ""), (" ", "\n")])
+async def test_a_server_that_sends_no_text_is_an_error(tmp_path: Path, pieces: tuple[str, ...]) -> None:
+    config, parts = parts_in(tmp_path, None)
+    with openai_server(says(*pieces)) as server:
+        graph = create_act2see(config, parts=replace(parts, reasoner=reasoner(server)))
+        with pytest.raises(ReasonerError, match="m sent no text, asked twice: its log may say why"):
+            await aask(graph, clip_in(tmp_path), "What?")
+    assert len(server.requests) == 2
+
+
+async def test_a_model_that_wrote_before_may_end_with_an_empty_answer(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, None)
+    for first in (says("I think."), says()):
+        with openai_server(first, says() if first.pieces else says("dog</answer>")) as server:
+            graph = create_act2see(config, parts=replace(parts, reasoner=reasoner(server)))
+            trace = await aask(graph, clip_in(tmp_path), "What?")
+        assert trace.answer == ("" if first.pieces else "dog")
 
 
 def test_spelled_out_turn_marks_stay_plain_text() -> None:

@@ -78,10 +78,11 @@ async def write_all(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> 
     return out
 
 
-@pytest.mark.parametrize("most", [40, 9])
+@pytest.mark.parametrize(("most", "count"), [(40, 3), (9, 1)])
 async def test_prefill_and_decoding_in_parts_write_the_same_text(
-    model: Any, packer: Packer, source: Any, rollouts: list[Rollout], most: int
+    model: Any, packer: Packer, source: Any, rollouts: list[Rollout], most: int, count: int
 ) -> None:
+    rollouts = rollouts[:count]
     reference = await write_all(TransformersReasoner(model, packer, source, rows=4), rollouts)
     # A frame is 9 tokens and is never cut.
     assert {g[1] * g[2] // packer.merge**2 for g in packer.pack(rollouts[0]).grids} == {9}

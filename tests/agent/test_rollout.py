@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, render
+from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, Trust, render
 from act2see.micro.recipe.tokenizers import QWEN_ADDED, QWEN_SPECIAL
 from act2see.tools.frames import FrameRef, Generated, stamp
 from act2see.trace.record import Answer, Call, Frames, Question, Text, Turn
@@ -229,3 +230,29 @@ def test_earlier_turns_are_plain_text_before_the_question(
     (piece,) = [p for p in pieces if "And the ring?" in p.text]
     assert piece.trust == "plain"
     assert not set(codec.encode(piece.text, piece.trust)) & set(added(codec).values())
+
+
+@pytest.mark.parametrize("trust", ["control", "plain"])
+def test_the_work_for_a_text_of_marks_grows_with_its_length(codec: TextCodec, trust: Trust) -> None:
+    read: list[int] = []
+
+    class Counted:
+        def search(self, text: str, position: int) -> Any:
+            found = pattern.search(text, position)
+            read.append((found.end() if found else len(text)) - position)
+            return found
+
+    pattern = codec._pattern
+    counted = TextCodec(codec.tokenizer)
+    counted._pattern = Counted()  # type: ignore[assignment]
+    text = "<|im_start|>" * 500
+    one = codec.encode("<|im_start|>", "control")
+    # A spelled-out mark is cut after its first character.
+    cut = (
+        codec.encode("<", "plain"),
+        codec.encode("|im_start|><", "plain"),
+        codec.encode("|im_start|>", "plain"),
+    )
+    expected = one * 500 if trust == "control" else cut[0] + cut[1] * 499 + cut[2]
+    assert counted.encode(text, trust) == expected
+    assert sum(read) < 2 * len(text)

@@ -78,6 +78,7 @@ COMMANDS = [
     ["micro", "test"],
     ["doctor"],
     ["download"],
+    ["gc"],
     ["demo"],
 ]
 
@@ -416,6 +417,13 @@ def test_index_and_find(place: Place) -> None:
     assert len(list(folder.glob("*.png"))) == 3
     assert "no picture" not in page.read_text()
     assert place.run("find", place.clip, "red", "--segments", "--config", place.config).stdout
+    told = json.loads(
+        place.run("find", place.clip, "red", "-n", "2", "--json", "--config", place.config).stdout
+    )
+    assert (told["query"], told["refused"], len(told["frames"])) == ("red", None, 2)
+    for hit in told["frames"]:
+        assert set(hit) == {"seconds", "score", "frame", "match"}
+        assert hit["match"] == (hit["score"] >= told["threshold"])
 
 
 def test_trace_show_html_and_export(place: Place) -> None:
@@ -424,6 +432,8 @@ def test_trace_show_html_and_export(place: Place) -> None:
     shown = place.run("trace", "show", folder).stdout
     assert asked.splitlines()[-3:] == shown.splitlines()[-3:]
     assert "[bold]ring[/bold]" in shown
+    told = json.loads(place.run("trace", "show", folder, "--json").stdout)
+    assert (told["answer"], told["choice"]) == ("B", "blue")
     page, lines, text, copy = (place.folder / n for n in ("t.html", "t.jsonl", "t.md", "copy"))
     place.run("trace", "html", folder, "--out", page)
     assert "no picture" not in page.read_text()

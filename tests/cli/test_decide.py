@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from tests.cli.helpers import use_parts
-from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
+from tests.graphs.doubles import BOARD, Scripted, Shows, clip_in, parts_in
 from typer.testing import CliRunner
 
 from act2see.cli.app import app
+from act2see.micro.guard import BoardGuard
+from act2see.micro.world import render
 from act2see.tools.frames import Supplied
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
@@ -137,12 +142,12 @@ def test_resumed_run_waits_at_the_next_call(place: Place) -> None:
         (["--replace", "x", "--supply", "1.5"], "--replace and --supply cannot be combined"),
         (["--reason", "no"], "--reason and --by belong to a decision: add --accept"),
         (["--by", "Ann"], "--reason and --by belong to a decision"),
-        (["--accept", "--reason", "x"], "'accept' does not take 'reason'"),
-        (["--replace", " "], "'replace' needs 'query'"),
+        (["--accept", "--reason", "x"], "--accept does not take --reason"),
+        (["--replace", " "], "--replace needs QUERY"),
         (["--supply", "nowhere.png"], "nowhere.png cannot be read: No such file"),
         (["--supply", "my.yaml"], "it is not a PNG, JPEG or WebP"),
-        (["--supply", "-1"], "seconds: Input should be greater"),
-        (["--supply", "nan"], "seconds: Input should be a finite number"),
+        (["--supply", "-1"], "SECONDS: Input should be greater"),
+        (["--supply", "nan"], "SECONDS: Input should be a finite number"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -151,6 +156,50 @@ def test_invalid_decision_is_reported_and_nothing_is_resumed(
 ) -> None:
     assert says in place.refused("--resume", "anybody", *options)
     assert place.reasoner.visits == 0
+
+
+def test_a_decision_that_the_video_does_not_allow_is_reported_with_the_options(place: Place) -> None:
+    run = place.wait()
+    said = place.ask("--resume", run, "--supply", "99", code=2).stderr
+    assert said.strip() == (
+        "error: the decision cannot be used (SECONDS is 99, but the video lasts 3.0 s); the run still waits: "
+        f"act2see ask --resume {run} with --accept, --replace QUERY, --supply FILE|SECONDS or --refuse"
+    )
+    assert "with --accept" in place.ask("--resume", run, "--answer", "yes", code=2).stderr
+    assert "Answer: B. blue" in place.ask("--resume", run, "--supply", "2").stdout
+
+
+def test_null_is_no_answer(place: Place) -> None:
+    said = place.refused("--resume", place.wait(), "--answer", "null")
+    assert "--answer null is no answer to a run; give a value, or" in said
+    assert place.reasoner.visits == 1
+
+
+def test_a_huge_picture_is_refused_by_its_header(place: Place) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")):
+        data += struct.pack(">I", len(content)) + name + content
+        data += struct.pack(">I", zlib.crc32(name + content))
+    Path("huge.png").write_bytes(data)
+    said = place.refused("--resume", place.wait(), "--supply", "huge.png")
+    assert "huge.png cannot be read: it has more than 50,000,000 pixels; make it smaller" in said
+
+
+def test_a_picture_that_the_guard_refuses_is_not_shown(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, parts = parts_in(tmp_path, place.reasoner)
+    use_parts(monkeypatch, replace(parts, guard=BoardGuard()))
+    run = place.wait()
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    Image.fromarray(noise).save("photo.png")
+    result = place.ask("--resume", run, "--supply", "photo.png", code=2)
+    assert "photo.png is refused, as a video of it would be: I cannot tell: this clip" in result.stderr
+    assert f"act2see ask --resume {run} with --accept" in result.stderr
+    assert place.reasoner.visits == 1
+    Image.fromarray(render(BOARD)).save("board.png")
+    assert "Answer: B. blue" in place.ask("--resume", run, "--supply", "board.png").stdout
 
 
 def test_decision_needs_a_waiting_run(place: Place) -> None:

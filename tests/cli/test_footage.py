@@ -3,6 +3,7 @@ warns that its scores are not meaningful."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ def test_refusal_recommends_a_preset_for_this_machine(
     assert "can run the preset laptop: `act2see doctor --preset laptop` lists the steps, then ask" in said
     for wrong in ("budget", "made to answer", "none of the options", "paper"):
         assert wrong not in said
+    result = CliRunner().invoke(app, ["ask", footage, "What is this?", "--json", *config])
+    assert (result.exit_code, json.loads(result.stdout)["refused"]) == (0, True)
 
 
 @pytest.mark.parametrize(

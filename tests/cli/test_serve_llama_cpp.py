@@ -154,7 +154,11 @@ def test_the_server_ends_with_the_command(tmp_path: Path, number: signal.Signals
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     words = ["serve", "llama-cpp", "--preset", "laptop", "--server", str(server), "--port", str(port)]
-    with subprocess.Popen([sys.executable, "-m", "act2see", *words], stderr=subprocess.DEVNULL) as command:
+    # Under `nohup` the tests ignore SIGHUP, and so would the command.
+    before = signal.signal(number, signal.SIG_DFL)
+    command = subprocess.Popen([sys.executable, "-m", "act2see", *words], stderr=subprocess.DEVNULL)
+    signal.signal(number, before)
+    with command:
         while not (told.exists() and told.read_text()):
             assert command.poll() is None, "the command ended before its server began"
             time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import subprocess
@@ -19,7 +20,7 @@ from tests.cli.test_cli import Place, place  # noqa: F401
 from typer.testing import CliRunner
 
 from act2see.cli.app import app
-from act2see.cli.output import program
+from act2see.cli.output import log_handler, program
 from act2see.tools.frames import FrameRef, Retrieved
 from act2see.trace.events import AnswerEvent, CallEvent, FramesEvent, IndexEvent, TokenEvent, ViewEvent
 from act2see.trace.record import Call, Frames, Video
@@ -234,3 +235,18 @@ def test_program_is_named_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pyt
     assert program() == "act2see"
     monkeypatch.setattr(sys, "argv", [f"{SOURCES}/act2see/__main__.py"])
     assert program() == f"{sys.executable} -m act2see"
+
+
+def test_a_warning_is_one_line_like_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    log, other = logging.Logger("act2see.tools.video"), logging.Logger("elsewhere")
+    for logger in (log, other):
+        logger.addHandler(log_handler(verbose=False))
+    for _ in range(2):
+        log.warning("%s is cut off at 2 s:\nthe last 1 s are missing", "a\x1b[2J\u202eb.mp4")
+    log.warning("another")
+    other.warning("a\x1b[2Jb")
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: a[2Jb.mp4 is cut off at 2 s: the last 1 s are missing",
+        "warning: another",
+        "elsewhere: a[2Jb",
+    ]

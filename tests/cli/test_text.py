@@ -16,6 +16,7 @@ from tests.cli.helpers import SOURCES, assert_one_line_error, environment
 from tests.cli.test_cli import Place, place  # noqa: F401
 
 from act2see.cli.app import app
+from act2see.cli.output import print_json
 from act2see.errors import ConfigError, TraceError
 from act2see.graphs.config import load_config
 from act2see.trace.trace import Trace
@@ -158,3 +159,13 @@ def test_full_disk_behind_stdout_is_a_one_line_error(place: Place, options: list
 def test_video_instead_of_a_trace_is_reported(place: Place) -> None:  # noqa: F811
     with pytest.raises(TraceError, match="is not a trace: name the folder"):
         Trace.load(place.clip)
+
+
+def test_json_escapes_what_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"answer": "\u202egpj.exe \x9b1m\x7f\x1b\0 אבא\u200f"}
+    print_json(json.dumps(data, ensure_ascii=False, indent=1))
+    printed = capsys.readouterr().out
+    assert printed.isascii() is False
+    assert "אבא\u200f" in printed
+    assert "\\u202egpj.exe \\u009b1m\\u007f\\u001b\\u0000" in printed
+    assert json.loads(printed) == data

@@ -147,3 +147,38 @@ def test_errors_are_one_line(run: Run, args: list[str], words: list[str]) -> Non
 
 def test_diff_of_a_missing_file(run: Run) -> None:
     assert_one_line_error(run("diff", "saved", "no.json", code=2), "no.json")
+
+
+def test_a_file_of_others_is_replaced_only_with_force(run: Run, tmp_path: Path) -> None:
+    def ask(*args: object, code: int = 0) -> Any:
+        words = ["ask", str(tmp_path / "clip.mp4"), "When?", "--config", "my.yaml", *map(str, args)]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == code, result.output
+        return result
+
+    lines = {
+        "thesis.html": lambda file, *more, **how: run("html", "saved", "--out", file, *more, **how),
+        "thesis.jsonl": lambda file, *more, **how: run("export", "saved", "--out", file, *more, **how),
+        "thesis.md": lambda file, *more, **how: run("export", "saved", "--out", file, *more, **how),
+        "thesis.json": lambda file, *more, **how: run(
+            "fork", "saved", "--at", "1", "--drop", "--config", "my.yaml", "--out", file, *more, **how
+        ),
+        "page.html": lambda file, *more, **how: ask("--html", file, *more, **how),
+    }
+    for name, write in lines.items():
+        file = tmp_path / name
+        file.write_text("mine")
+        assert_one_line_error(write(file, code=2), f"{name} was not written by this command", "add --force")
+        assert file.read_text() == "mine"
+        write(file, "--force")
+        write(file)  # now it is one of this command
+        assert file.read_text() != "mine"
+
+
+def test_a_folder_with_other_files_is_not_replaced(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "saved" / "notes.txt").write_text("mine")
+    result = CliRunner().invoke(
+        app, ["ask", str(tmp_path / "clip.mp4"), "When?", "--config", "my.yaml", "--save", "saved"]
+    )
+    assert_one_line_error(result, "saved also contains notes.txt, which would be lost: name a new one")
+    assert (tmp_path / "saved" / "notes.txt").read_text() == "mine"

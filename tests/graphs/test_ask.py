@@ -129,6 +129,13 @@ async def test_spent_calls_force_an_answer(tmp_path: Path, calls: int) -> None:
     assert (trace.answer, trace.segments[-1].forced) == ("A", True)
 
 
+async def test_a_model_that_may_call_nothing_is_told_of_no_tool(tmp_path: Path) -> None:
+    _, reasoner = await ask(tmp_path, DONE, max_calls=0)
+    assert "Tools: none" in reasoner.rollouts[0]
+    _, reasoner = await ask(tmp_path, DONE, max_calls=1)
+    assert "Tools: retrieve, generate." in reasoner.rollouts[0]
+
+
 async def test_spent_tokens_force_an_answer(tmp_path: Path) -> None:
     trace, _ = await ask(tmp_path, "word " * 400, "A</answer>", max_tokens=50)
     assert trace.usage.loops[0].decoded == 50

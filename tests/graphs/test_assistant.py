@@ -34,6 +34,8 @@ QUESTION = (
     "What is said about the board?"
 )
 
+RING = "What colour is the ring?"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -152,10 +154,47 @@ def test_a_wrong_setting_of_the_assistant_is_named(tmp_path: Path) -> None:
             "In b.mp4, who mentions the board? Which shape moves?",
             Plan("", "b.mp4", ("Which shape moves?",), ("board",)),
         ),
+        ('What colour is the ring in "Ann\'s clip 2.mp4"?', Plan("", "Ann's clip 2.mp4", (RING,))),
+        ("In 'a (1).mp4', what colour is the ring?", Plan("", "a (1).mp4", (RING,))),
+        ("What colour is the ring in my clip 2.mp4?", Plan("", "my clip 2.mp4", (RING,))),
+        (
+            "my clip 2.mp4: what colour is the ring?",
+            Plan("", "my clip 2.mp4", (RING,)),
+        ),
     ],
 )
 def test_the_scripted_supervisor_plans_by_sentences(question: str, plan: Plan) -> None:
     assert make_plan(question) == plan
+
+
+async def test_a_name_with_spaces_is_found_in_a_sentence(folder: Path, config: Config) -> None:
+    spaced = folder.parent / "spaced"
+    spaced.mkdir(exist_ok=True)
+    write_clip(ITEMS[1].clip, spaced / "clip 2.mp4")
+    (spaced / "clip 2.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHere is the board.\n")
+    agent = create_assistant(config, spaced)
+    for name in ("my clip 2.mp4", '"clip 2.mp4"'):
+        result = await agent.ainvoke({"messages": [HumanMessage(f"What is said in {name}?")]})
+        assert (
+            result["messages"][-1].text
+            == 'In the subtitles:\nclip 2.mp4, 1.0 s to 2.0 s: "Here is the board."'
+        )
+    result = await agent.ainvoke({"messages": [HumanMessage("What is said in no clip.mp4?")]})
+    said = result["messages"][-1].text
+    assert "there is no video of that name" in said
+    assert "In the subtitles" not in said
+
+
+def test_a_name_is_tried_until_a_worker_opens_it() -> None:
+    messages: list[Any] = [HumanMessage("What colour is the ring in my clip 2.mp4?")]
+    for name in ("my clip 2.mp4", "clip 2.mp4", "2.mp4"):
+        wanted = next_message(messages)
+        assert wanted.tool_calls[0]["args"] == {"video": name, "question": RING}
+        messages += [wanted, ToolMessage("none", tool_call_id=wanted.tool_calls[0]["id"], status="error")]
+    assert next_message(messages).text.splitlines() == [RING, "none"]
+    messages[-1] = ToolMessage("Answer: red", tool_call_id=messages[-2].tool_calls[0]["id"])
+    assert next_message(messages).text.splitlines() == [RING, "Answer: red"]
+    assert next_message([HumanMessage("my b.mp4")]).text.startswith("Ask something about my b.mp4")
 
 
 def test_the_scripted_supervisor_follows_the_results() -> None:

@@ -176,6 +176,22 @@ async def test_an_answer_of_the_guard_is_no_turn(tmp_path: Path) -> None:
     assert turns(await place.ask(SQUARE)) == [RED]
 
 
+class RefusesLongQuestions(Refuses):
+    """A guard that refuses questions, too."""
+
+    def refuses_question(self, question: str) -> str | None:
+        return "Ask in fewer words." if len(question) > 40 else None
+
+
+async def test_a_guard_may_refuse_a_question(tmp_path: Path) -> None:
+    place = Place(tmp_path, None)
+    parts = replace(place.parts, guard=RefusesLongQuestions())
+    place.graph = create_act2see(place.config, parts=parts, checkpointer=InMemorySaver())
+    refused = await place.ask("Where is the ring? " * 3)
+    assert (refused.refused, refused.answer) == (True, "Ask in fewer words.")
+    assert not (await place.ask(CIRCLE)).refused
+
+
 async def test_an_option_is_told_in_words_and_an_empty_answer_is_not(place: Place) -> None:
     place.model.answers = {"Which is it?": "B", "What is there?": ""}
     await aask(place.graph, place.clip, "Which is it?", ["red", "green"], thread_id="t")

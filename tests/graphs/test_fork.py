@@ -22,14 +22,15 @@ from act2see.graphs.fork import DROPPED, afork, areplay, fork, replay
 from act2see.graphs.parts import Parts
 from act2see.graphs.run import aask, ask
 from act2see.graphs.state import AskContext
+from act2see.micro.guard import BoardGuard
 from act2see.micro.questions import make_item
-from act2see.micro.world import write_clip
+from act2see.micro.world import render, write_clip
 from act2see.tools.base import ToolContext, ToolResult
 from act2see.trace.diff import diff_traces
 from act2see.trace.events import Event, trace_events
 from act2see.trace.record import Frames, Loop
 from act2see.trace.trace import Trace
-from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
+from tests.graphs.doubles import BOARD, Scripted, Shows, clip_in, parts_in
 
 LINES = (
     "Look. <retrieve>second 1</retrieve>",
@@ -276,3 +277,16 @@ def test_micro_forks_and_replays(tmp_path: Path) -> None:
     diff = diff_traces(trace, dropped)
     assert (diff.parted, diff.calls[0].kind) == (2, "same")
     assert dropped.answer is not None
+
+
+async def test_a_picture_that_the_guard_refuses_is_not_shown(tmp_path: Path) -> None:
+    place = await place_in(tmp_path, *LINES)
+    graph = create_act2see(place.config, parts=replace(place.parts, guard=BoardGuard()))
+    file = tmp_path / "photo.png"
+    Image.new("RGB", (64, 48), "grey").save(file)
+    with pytest.raises(QuestionError, match=r"photo\.png is refused, as a video of it would be: I cannot"):
+        await afork(graph, place.trace, 2, frame=file)
+    Image.fromarray(render(BOARD)).save(file)
+    given = await afork(graph, place.trace, 2, frame=file)
+    assert given.origin
+    assert given.origin.change == "frame"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 from langgraph.checkpoint.memory import InMemorySaver
+from rich.console import Console
 
 from act2see.agent.grammar import feedback
 from act2see.agent.prompt import Prompt
@@ -25,7 +28,9 @@ from act2see.tools.frames import FrameRef, Supplied
 from act2see.tools.ocr import TextLine, list_lines
 from act2see.tools.runtime.outside import break_tags, one_line, quote_tags
 from act2see.tools.video.store import FrameStore
+from act2see.trace.page import trace_html
 from act2see.trace.record import Call, Frames, Question, Text, Turn
+from act2see.trace.terminal import ChainPrinter, answer_lines
 from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
@@ -204,3 +209,28 @@ def test_names_stay_on_one_line_and_in_their_order() -> None:
     )
     assert quote_tags("1 < 2 > 0") == "1 \u2039 2 \u203a 0"
     assert break_tags("1 < 2, <b>x</b>, < / Think >") == "1 < 2, <b>x</b>, \u2039 / Think \u203a"
+
+
+CONTROLS = "\u202egpj.exe\u202c \x1b[2J\x9b1m\x07\0\u2066x\u2069"
+RIGHT_TO_LEFT = "אבא (אמא)\u200f! مرحبا\u061c"
+
+
+async def test_controls_of_others_reach_neither_the_model_nor_a_terminal_nor_a_page(tmp_path: Path) -> None:
+    class Notes(Says):
+        async def call(self, query: str, context: ToolContext) -> ToolResult:
+            return ToolResult(note=f"{CONTROLS} {RIGHT_TO_LEFT}")
+
+    # The model repeats what it read.
+    reasoner = Scripted(ASKS, f"So.</think>\n<answer>{CONTROLS} {RIGHT_TO_LEFT}</answer>")
+    config, parts = parts_in(tmp_path, reasoner)
+    graph = create_act2see(config, parts=replace(parts, tools={"retrieve": Notes()}))
+    trace = await aask(graph, clip_in(tmp_path), "What?")
+    file = io.StringIO()
+    console = Console(file=file, color_system=None, width=200)
+    ChainPrinter(console).trace(trace)
+    console.print(answer_lines(trace))
+    for shown in (reasoner.rollouts[-1], evidence(trace), file.getvalue(), trace_html(trace), repr(trace)):
+        assert not re.search("[\0\x07\x1b\x9b\u202a-\u202e\u2066-\u2069]", shown)
+        assert "אבא (אמא)" in shown
+    for clean in (quote_tags, break_tags):
+        assert clean(f"{CONTROLS}<\0/frame>\t\n") == f"gpj.exe [2J1mx{clean('</frame>')}\t\n"

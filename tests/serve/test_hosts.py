@@ -113,6 +113,30 @@ def test_foreign_origins_are_refused(origin: str, status: int) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("site", "mode", "dest", "status"),
+    [
+        ("cross-site", "no-cors", "image", 403),
+        ("cross-site", "no-cors", "video", 403),
+        ("cross-site", "no-cors", "script", 403),
+        ("cross-site", "no-cors", "empty", 403),
+        ("cross-site", "navigate", "iframe", 403),
+        ("same-site", "no-cors", "image", 403),  # another port of this machine
+        ("cross-site", "navigate", "document", 200),  # a link
+        ("same-origin", "no-cors", "video", 200),
+        ("none", "navigate", "document", 200),  # typed into the address bar
+    ],
+)
+def test_pages_of_other_sites_embed_nothing(site: str, mode: str, dest: str, status: int) -> None:
+    marks = ("sec-fetch-site", site), ("sec-fetch-mode", mode), ("sec-fetch-dest", dest)
+    app = AllowedHosts(hello, allowed_hosts("video.example.org"))
+    given, said = request(app, ("host", "localhost:8000"), *marks)
+    assert given == status
+    assert status == 200 or said["error"]["code"] == "site_not_allowed"
+    allowed = ("origin", "https://video.example.org")
+    assert request(app, ("host", "localhost:8000"), allowed, *marks)[0] == 200
+
+
 def test_the_bound_address_allows_no_other_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACT2SEE_HOSTS", raising=False)
     for bound in ("127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "192.168.1.5", ""):

@@ -9,18 +9,13 @@ import ast
 import asyncio
 import json
 import os
+import random
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import httpx
 import pytest
@@ -37,21 +32,21 @@ from langgraph_sdk.client import SyncLangGraphClient
 from mcp import Client
 from mcp.types import CallToolResult, Tool
 from PIL import Image
+from tests.serve.langgraph_process import CONFIG, ROOT, langgraph_server
 
 from act2see.errors import VideoError
 from act2see.graphs.compose import as_node, as_tool, as_worker
 from act2see.graphs.parts import cached_parts
 from act2see.graphs.state import AskContext
+from act2see.micro.draws import draw_board
 from act2see.micro.questions import make_item
-from act2see.micro.world import write_clip
+from act2see.micro.world import render, write_clip
 from act2see.serve.langgraph.graphs import served_config
 from act2see.tools.frames import Supplied
 from act2see.trace.events import read_event
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "langgraph.json"
 ITEM = make_item("blink", 0, "test")  # the blink is not in view, so one retrieve is needed
 # The first test waits for the server, and the first question for its models.
 pytestmark = pytest.mark.timeout(300)
@@ -65,56 +60,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    # Loading models counts towards the time of the first run, and is slow on a busy machine.
-    (folder / "patient.yaml").write_text("preset: micro\nbudget: {seconds: 3600}\n")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    environment = {
-        **os.environ,
-        "ACT2SEE_CACHE": str(folder / "cache"),
-        "ACT2SEE_CONFIG": str(folder / "patient.yaml"),
-        "ACT2SEE_FOLDERS": os.path.dirname(asked["video"]),
-        "ACT2SEE_HOSTS": "studio.example.org",
-        "LANGGRAPH_CLI_NO_ANALYTICS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "langgraph_cli",
-        "dev",
-        "--config",
-        str(CONFIG),
-        "--port",
-        str(port),
-        "--no-browser",
-        "--no-reload",
-    ]
-    with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            _wait(f"http://127.0.0.1:{port}/ok", server, folder / "log")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            with urlopen(url, timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")
+    with langgraph_server(tmp_path_factory.mktemp("server"), os.path.dirname(asked["video"])) as address:
+        yield address
 
 
 @pytest.fixture
@@ -319,7 +266,7 @@ def test_a_video_outside_the_folders_is_refused_with_a_message(
 def test_supplied_pictures_must_be_in_the_folders(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
     # The error must not reveal which files exist outside, and a pipe must not block other requests.
     folder = Path(asked["video"]).parent
-    Image.new("RGB", (40, 30), "red").save(folder / "mine.png")
+    Image.fromarray(render(draw_board(random.Random(0)))).save(folder / "mine.png")
     Image.new("RGB", (40, 30), "red").save(folder.parent / "outside.png")
     (folder / "link.png").symlink_to(folder.parent / "outside.png")
     os.mkfifo(folder / "pipe.png")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import socket
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
@@ -18,6 +21,7 @@ from act2see.serve.openai.intake import Intake
 from act2see.serve.openai.model import ServedModel
 from act2see.serve.openai.rollout import RequestPictures
 from act2see.serve.openai.server import build_app, serving
+from act2see.serve.openai.wire import MAX_VALUES, ChatRequest, ProtocolError, read_request
 
 NO_PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
@@ -67,6 +71,13 @@ def whole(made: socket.socket) -> bytes:
     return read
 
 
+def wait_for(state: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not state() and time.monotonic() < until:
+        time.sleep(0.005)
+    assert state()
+
+
 def post(url: str, body: Any) -> httpx.Response:
     return httpx.post(f"{url}/chat/completions", json=body, timeout=30)
 
@@ -94,9 +105,7 @@ def test_large_bodies_are_refused_alone_and_together() -> None:
         with connection(url, head(1001)) as made:  # before the body is sent
             assert whole(made).startswith(b"HTTP/1.1 413")
         with connection(url, head(900) + b" " * 800):
-            until = time.monotonic() + 30
-            while intake.held < 800 and time.monotonic() < until:
-                time.sleep(0.005)
+            wait_for(lambda: intake.held == 800)
             refused = post(url, chat(text("x" * 750)))
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             assert post(url, chat(text("x" * 100))).status_code == 200
@@ -111,3 +120,43 @@ def test_nothing_is_decoded_for_a_request_that_is_refused() -> None:
         answer = post(url, chat(NO_PICTURE, text("x" * 1000)))
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
         assert json.loads(post(url, chat(NO_PICTURE)).text)["error"]["code"] == "invalid_image"
+
+
+def test_many_small_values_are_refused_before_they_are_parsed() -> None:
+    part = json.dumps(text(""))
+    messages = f'[{{"role": "user", "content": [{",".join([part] * MAX_VALUES)}]}}]'
+    with pytest.raises(ProtocolError, match="more than 250,000 values") as e:
+        read_request(f'{{"model": "brief", "messages": {messages}}}'.encode())
+    assert e.value.status == 413
+    with serving(build_app(model(context=10))) as url:
+        answer = post(url, chat(*[text("")] * 11)).json()["error"]
+        assert answer["code"] == "context_length_exceeded"
+        assert "12 messages and parts" in answer["message"]
+
+
+def test_a_short_request_does_not_wait_behind_long_ones() -> None:
+    intake = Intake()
+    intake.long = asyncio.Semaphore(0)  # as if long ones were decoded for ever
+    body = json.dumps(chat(text("x" * 70_000))).encode()
+    with serving(build_app(model(), intake=intake)) as url:
+        with connection(url, head(len(body)) + body):
+            wait_for(lambda: intake.held == len(body))
+            assert post(url, chat(text("?"))).status_code == 200
+            assert intake.held == len(body)
+        wait_for(lambda: intake.held == 0)  # a client that hangs up does not wait any longer
+
+
+class Watched(Reasoner):
+    """Tells what of a request is still held while it is answered."""
+
+    name = "watched"
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        held = [made for made in gc.get_objects() if type(made) is ChatRequest]
+        yield Delta(f"{sum(len(chat.messages) for chat in held)} messages")
+        yield Done(StopReason.EOS, decoded=1)
+
+
+def test_a_request_is_freed_before_its_answer() -> None:
+    with serving(build_app(ServedModel(Watched(), RequestPictures(), "brief"))) as url:
+        assert post(url, chat(text("?"))).json()["choices"][0]["message"]["content"] == "0 messages"

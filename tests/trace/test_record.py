@@ -68,8 +68,9 @@ def test_json_with_a_summary_is_read_back_as_the_trace(tmp_path: Path) -> None:
     made = trace()
     text = made.to_json(summary=True)
     data = json.loads(text)
-    assert list(data)[:3] == ["answer", "choice", "options"]
+    assert list(data)[:4] == ["answer", "choice", "options", "refused"]
     assert (data["answer"], data["choice"], data["options"]) == ("B", "ring", ["cross", "ring"])
+    assert data["refused"] is False
     assert Trace.from_json(text) == made
     file = tmp_path / "out.json"
     file.write_text(text, encoding="utf-8")

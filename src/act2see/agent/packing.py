@@ -8,7 +8,7 @@ one of transformers.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from act2see.agent.rollout import ImagePiece, Rollout, TextCodec, TextPiece
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
+from act2see.tools.runtime.forks import Lock
 from act2see.tools.video.store import FrameSource
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Packed:
         # A frame's tokens end before the next frame; a chat without frames has none.
         ends = [*self.starts, len(keys)][1:]
         for frame, first, stop in zip(self.images, self.starts, ends, strict=True):
-            key = -1 - int(frame.digest[:12], 16)  # negative, unlike every token id
+            key = frame_key(frame)
             at = first
             while at < stop and self.ids[at] == self.ids[first]:
                 keys[at] = key
@@ -61,8 +62,13 @@ class Packed:
         return keys
 
 
+def frame_key(frame: FrameRef) -> int:
+    """Return the number that stands for a frame's vision tokens in `Packed.keys`; no token id is negative."""
+    return -1 - int(frame.digest[:12], 16)
+
+
 class Packer:
-    """Packs rollouts for a Qwen3-VL checkpoint of any size. It is not thread-safe."""
+    """Packs rollouts for a Qwen3-VL checkpoint of any size. Threads may share it: none waits for another."""
 
     def __init__(
         self, tokenizer: Any, image_processor: Any, image_token_id: int, cache_bytes: int = PATCH_CACHE
@@ -84,11 +90,16 @@ class Packer:
         self.cache_bytes = cache_bytes
         self.cached_bytes = 0
         """The bytes of the patches that are kept now."""
+        self._lock = Lock()  # of the patches; never held while they are made
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is kept: another process makes it again, faster than it would be sent."""
-        empty = {"_pieces": {}, "_patches": OrderedDict(), "cached_bytes": 0}
+        empty = {"_pieces": {}, "_patches": OrderedDict(), "cached_bytes": 0, "_lock": None}
         return {**self.__dict__, **empty}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = Lock()
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Packer:
@@ -156,12 +167,22 @@ class Packer:
                 self._pieces[key] = ids
         return ids
 
-    def patches(self, frames: Sequence[FrameRef], source: FrameSource) -> torch.Tensor:
+    def missing(self, frames: Iterable[FrameRef]) -> list[FrameRef]:
+        """Return the different frames whose patches are not kept."""
+        return list({f.digest: f for f in frames if f.digest not in self._patches}.values())
+
+    def patches(
+        self,
+        frames: Sequence[FrameRef],
+        source: FrameSource,
+        made: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Return the patches of these frames, in order. Those used last are kept, up to `cache_bytes`.
 
         Args:
             frames: The frames; at least one.
             source: Returns the pixels of a frame.
+            made: Patches that `make_patches` has made.
 
         Returns:
             Pixel values, `(patches, channels x temporal x patch x patch)`.
@@ -173,24 +194,38 @@ class Packer:
 
         if not frames:
             raise ValueError("`frames` is empty: patches need at least one frame")
-        missing = {f.digest: f for f in frames if f.digest not in self._patches}
-        if missing:
-            images = [source(f) for f in missing.values()]
-            self._add_patches(list(missing), images)
-        parts = [self._patches[f.digest] for f in frames]
-        for f in frames:
-            self._patches.move_to_end(f.digest)
-        # The cache shrinks only now: one request may have more frames than it keeps.
-        while self.cached_bytes > self.cache_bytes:
-            _, dropped = self._patches.popitem(last=False)
-            self.cached_bytes -= dropped.nbytes
-        return torch.cat(parts)
+        with self._lock:
+            kept = {f.digest: self._patches[f.digest] for f in frames if f.digest in self._patches}
+        parts = {**(made or {}), **kept}
+        if new := [f for f in frames if f.digest not in parts]:
+            parts |= self.make_patches(new, source)
+        with self._lock:
+            for frame in frames:
+                self._keep(frame.digest, parts[frame.digest])
+            # The cache shrinks only now: one request may have more frames than it keeps.
+            while self.cached_bytes > self.cache_bytes:
+                _, dropped = self._patches.popitem(last=False)
+                self.cached_bytes -= dropped.nbytes
+        return torch.cat([parts[f.digest] for f in frames])
 
-    def _add_patches(self, digests: Sequence[str], images: Sequence[Any]) -> None:
-        """Make the patches of images, `(height, width, 3)` each, and keep them by their frames' digests."""
+    def make_patches(self, frames: Iterable[FrameRef], source: FrameSource) -> dict[str, torch.Tensor]:
+        """Return the patches of frames, by their digests, without keeping them.
+
+        Args:
+            frames: The frames; at least one.
+            source: Returns the pixels of a frame.
+        """
+        unique = {f.digest: f for f in frames}
+        images = [source(f) for f in unique.values()]
         made = self.image_processor(images=images, input_data_format="channels_last", return_tensors="pt")
         counts = made["image_grid_thw"].prod(-1).tolist()
-        for digest, part in zip(digests, made["pixel_values"].split(counts), strict=True):
-            # `split` returns views: a copy frees its memory when it is dropped, whatever else is kept.
-            self._patches[digest] = part.clone()
+        parts = made["pixel_values"].split(counts)
+        # `split` returns views: a copy frees its memory when it is dropped, whatever else is kept.
+        return {digest: part.clone() for digest, part in zip(unique, parts, strict=True)}
+
+    def _keep(self, digest: str, part: torch.Tensor) -> None:
+        """Keep patches as those used last. The lock is held."""
+        if digest not in self._patches:
+            self._patches[digest] = part
             self.cached_bytes += part.nbytes
+        self._patches.move_to_end(digest)

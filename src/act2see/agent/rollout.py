@@ -183,27 +183,33 @@ class TextCodec:
         An added token in the text becomes its id only if the author (`trust`) may write it; otherwise its
         characters are tokenised as plain text.
         """
-        ids: list[int] = []
-        rest = text
-        while match := self._pattern.search(rest):
+        parts: list[str | int] = []  # plain texts, and the ids of added tokens between them
+        start = position = 0
+        while match := self._pattern.search(text, position):
             token = match.group()
             allowed = trust == "control" or (trust == "model" and token in _MODEL_MARKS)
             if allowed:
-                ids += self._encode_plain(rest[: match.start()])
-                ids.append(self._added[token])
-                rest = rest[match.end() :]
+                parts += [text[start : match.start()], self._added[token]]
+                start = position = match.end()
             else:
                 # Cut after the first character of the spelled-out token, so that the tokenizer sees it in
                 # neither half.
                 cut = match.start() + 1
-                ids += self._encode_plain(rest[:cut])
-                rest = rest[cut:]
-        return ids + self._encode_plain(rest)
+                parts.append(text[start:cut])
+                start = position = cut
+        parts.append(text[start:])
+        encoded = iter(self._encode_plain([part for part in parts if isinstance(part, str)]))
+        ids: list[int] = []
+        for part in parts:
+            ids += [part] if isinstance(part, int) else next(encoded)
+        return ids
 
-    def _encode_plain(self, text: str) -> list[int]:
-        if not text:
-            return []
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenise each text alone, all in one call that leaves the interpreter to other threads."""
+        backend = self.tokenizer.backend_tokenizer
+        if backend.truncation or backend.padding:  # set by whoever used the tokenizer before
+            self.tokenizer("", add_special_tokens=False)  # resets them
+        return [made.ids for made in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of these ids, added tokens included."""

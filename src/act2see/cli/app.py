@@ -18,6 +18,7 @@ from act2see.cli import (
     doctor,
     download,
     find,
+    gc,
     micro,
     serve,
     sft,
@@ -117,6 +118,7 @@ app.command("ui")(ui.ui)
 app.add_typer(serve.app, name="serve")
 app.command("doctor")(doctor.doctor)
 app.command("download")(download.download)
+app.command("gc")(gc.gc)
 app.command("demo")(demo.demo)
 set_classes(app)
 

@@ -15,10 +15,10 @@ from uuid import uuid4
 import typer
 
 from act2see.cli.complete import run_ids, tool_tags
-from act2see.cli.decide import DECISIONS, DecisionOptions, decision_option, read_decision
-from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.decide import DECISIONS, DecisionOptions, decision_option, in_options, read_decision
+from act2see.cli.options import ConfigFile, Force, Preset, chosen_config
 from act2see.cli.output import chain_printer, interrupted, note, print_json, program, say
-from act2see.errors import ConfigError, QuestionError, WaitingError
+from act2see.errors import ConfigError, DecisionError, QuestionError, SetupError, WaitingError
 
 if TYPE_CHECKING:
     from act2see.cli.runs import Settings
@@ -85,12 +85,19 @@ def ask(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the trace as an HTML page.")
     ] = None,
+    force: Force = False,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="ID",
             autocompletion=run_ids,
             help="Continue a run that was interrupted or that waits for a decision.",
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="With --resume: the address of the model's server, if it has moved."
         ),
     ] = None,
     accept: Annotated[bool, decision_option("--accept", "Call the tool.")] = False,
@@ -122,13 +129,17 @@ def ask(
     """
     from act2see.tools.video.window import absolute_path
 
-    _check_targets(save, html)
+    _check_targets(save, html, force)
     person = DecisionOptions(accept, replace, supply, refuse, answer, reason, by)
     decision = read_decision(person)
     if resume is not None:
         _forbid_changes(context)
         run = resume
-        work = _continue(run, decision, show=not json)
+        work = _continue(run, decision, url, show=not json)
+    elif url is not None:
+        raise QuestionError(
+            "--url is for a saved run: name it with --resume ID, or set the address in a config"
+        )
     elif decision is not None:
         raise QuestionError(f"--{person.kinds[0]} needs a waiting run: name it with --resume ID")
     elif not video or question is None:
@@ -181,15 +192,15 @@ def _settings(preset: str | None, config: Path | None, changes: _RunOptions) -> 
     return Settings(chosen_config(preset, config), context)
 
 
-def _check_targets(save: Path | None, html: Path | None) -> None:
-    """Raise `StoreError` before the run starts if a result could not be written."""
+def _check_targets(save: Path | None, html: Path | None, force: bool) -> None:
+    """Raise `StoreError` before the run starts if a result could not be written, or would replace a file."""
     from act2see.tools.runtime.files import check_file, check_folder
-    from act2see.trace.folder import OURS
+    from act2see.trace.folder import MARKS, OTHERS, OURS
 
     if save:
-        check_folder(save, OURS)
+        check_folder(save, OURS, OTHERS)
     if html:
-        check_file(html)
+        check_file(html, MARKS[".html"], force=force)
 
 
 def _forbid_changes(context: typer.Context) -> None:
@@ -252,15 +263,21 @@ async def _ask(
     return trace, settings.config
 
 
-async def _continue(run: str, decision: Any, *, show: bool) -> tuple[Trace, Config]:
-    """Resume a saved run, with a decision if it waits for one. Print the beginning of its chain first."""
-    from act2see.cli.runs import graph_of, saved_runs, settings_of
+async def _continue(run: str, decision: Any, url: str | None, *, show: bool) -> tuple[Trace, Config]:
+    """Resume a saved run, with a decision if it waits for one. Print the beginning of its chain first.
+
+    Raises:
+        SetupError: The model's server cannot be used. The message says how to name another address.
+    """
+    from act2see.cli.runs import graph_of, has_server, move_server, saved_runs, settings_of
     from act2see.graphs.run import aresume
     from act2see.graphs.state import trace_of
     from act2see.trace.terminal import question_lines
 
     async with saved_runs() as saver:
         settings = await settings_of(run, saver)
+        if url is not None:
+            settings = move_server(settings, url)
         graph = graph_of(settings, saver)
         async with _open_chain(graph, settings.config, run) as chain:
             state = (await graph.aget_state({"configurable": {"thread_id": run}})).values
@@ -268,13 +285,19 @@ async def _continue(run: str, decision: Any, *, show: bool) -> tuple[Trace, Conf
                 so_far = trace_of(state)
                 say(question_lines(so_far.question), prose=True)
                 chain.trace(so_far)
-            trace = await aresume(
-                graph,
-                run,
-                decision=decision,
-                context=settings.context,
-                on_event=chain.event if show else None,
-            )
+            try:
+                trace = await aresume(
+                    graph,
+                    run,
+                    decision=decision,
+                    context=settings.context,
+                    on_event=chain.event if show else None,
+                )
+            except SetupError as e:
+                if not has_server(settings):
+                    raise
+                moved = f"if the server has moved: act2see ask --resume {run} --url URL"
+                raise SetupError(f"{str(e).rstrip('.')}; {moved}") from e
     return trace, settings.config
 
 
@@ -284,24 +307,32 @@ async def _open_chain(graph: Graph, config: Config, run: str) -> AsyncIterator[C
 
     Raises:
         WaitingError: The run waits for a person. The message names the options that give the decision.
+        DecisionError: The decision is invalid. The message names the options, too.
     """
     chain = chain_printer(config)
     try:
         yield chain
     except WaitingError as e:
-        raise await _waiting_error(graph, run) from e
+        raise WaitingError(": ".join(await _waiting_for(graph, run))) from e
+    except DecisionError as e:
+        if not e.problem:
+            raise
+        _, command = await _waiting_for(graph, run)
+        raise DecisionError(
+            f"the decision cannot be used ({in_options(e.problem)}); the run still waits: {command}"
+        ) from e
     finally:
         chain.close()
 
 
-async def _waiting_error(graph: Graph, run: str) -> WaitingError:
-    """Return the error of a waiting run: the decision that it needs, and the command that gives it."""
+async def _waiting_for(graph: Graph, run: str) -> tuple[str, str]:
+    """Return what a waiting run waits for, and the command that gives it."""
     from act2see.graphs.run import describe_interrupt, is_approval
 
     saved = await graph.aget_state({"configurable": {"thread_id": run}})
     waits = saved.interrupts[0]
     options = DECISIONS if is_approval(waits) else "--answer TEXT"
-    return WaitingError(f"{describe_interrupt(waits)}: act2see ask --resume {run} with {options}")
+    return describe_interrupt(waits), f"act2see ask --resume {run} with {options}"
 
 
 def _print_answer(trace: Trace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,11 @@ from act2see.cli.options import picture_or_time
 from act2see.errors import DecisionError, StoreError
 
 DECISIONS = "--accept, --replace QUERY, --supply FILE|SECONDS or --refuse"
+_METAVARS = {"query": "QUERY", "frame": "FILE", "seconds": "SECONDS"}
+"""The fields of a decision that are values of its option, as DECISIONS and the help call them."""
+_NAMES = "accept|replace|supply|refuse|query|frame|seconds|reason|by"
+_FIELD = re.compile(rf"'({_NAMES})'|\A({_NAMES})(?=: )")
+"""A field or a type of a decision in an error: in quotes, or before the problem."""
 
 
 def decision_option(flag: str, help: str, metavar: str | None = None) -> Any:
@@ -57,7 +63,12 @@ def read_decision(options: DecisionOptions) -> Any:
                 "--reason and --by cannot be combined with --answer, which answers a tool's question: "
                 "leave them out"
             )
-        return _json_or_text(options.answer or "")
+        answer = _json_or_text(options.answer or "")
+        if answer is None:  # LangGraph would take this as no answer at all
+            raise DecisionError(
+                "--answer null is no answer to a run; give a value, or the word itself as --answer '\"null\"'"
+            )
+        return answer
     if not kinds:
         if signed:
             raise DecisionError(f"--reason and --by belong to a decision: add {DECISIONS}")
@@ -90,9 +101,19 @@ def _check_decision(kind: str, options: DecisionOptions) -> dict[str, Any]:
         if decision.frame is not None:
             open_picture(decision.frame).close()
     except (ValidationError, StoreError) as e:
-        why = decision_problem(e) if isinstance(e, ValidationError) else str(e)
+        why = in_options(decision_problem(e)) if isinstance(e, ValidationError) else str(e)
         raise DecisionError(f"--{kind} is not valid ({why}); the run was not resumed") from e
     return fields
+
+
+def in_options(problem: str) -> str:
+    """Return the problem of a decision with the names of the command line in place of those of fields."""
+
+    def name(found: re.Match[str]) -> str:
+        field = found[1] or found[2]
+        return _METAVARS.get(field, f"--{field}")
+
+    return _FIELD.sub(name, problem)
 
 
 def _json_or_text(answer: str) -> Any:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.options import ConfigFile, Preset, chosen_config
-from act2see.cli.output import note, out, progress_bar, say
+from act2see.cli.options import ConfigFile, Force, Preset, chosen_config
+from act2see.cli.output import note, out, print_json, progress_bar, say
 from act2see.errors import QuestionError
 from act2see.tools.runtime.text import format_bytes
 from act2see.trace.console import plain
@@ -66,6 +66,8 @@ def find(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write an HTML page of the frames.")
     ] = None,
+    force: Force = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
@@ -76,6 +78,7 @@ def find(
     from act2see.cli.thresholds import configured_threshold
     from act2see.graphs.parts import build_resources
     from act2see.tools.runtime.files import check_file, check_folder, write_text
+    from act2see.trace.folder import MARKS
     from act2see.trace.page import find_html
 
     if not query.strip():
@@ -83,7 +86,7 @@ def find(
     if to:
         check_folder(to, _PAGE)
     if html:
-        check_file(html)
+        check_file(html, MARKS[".html"], force=force)
     chosen = chosen_config(preset, config)
     resources = build_resources(chosen)
     finder, store = resources.finder, resources.store
@@ -93,10 +96,14 @@ def find(
     threshold = finder.no_match if configured is None else configured
     found = finder.find(video, query, top, segments=segments, threshold=threshold)
     hits = found.hits
-    if refusal := guard_refusal(chosen, resources, video):
-        say(f"These scores are not meaningful: {refusal}", "yellow")
-    _print_found(query, found, threshold, seconds)
-    _explain_threshold(chosen, finder, found, threshold)
+    refusal = guard_refusal(chosen, resources, video)
+    if json:
+        _print_json(query, found, threshold, refusal)
+    else:
+        if refusal:
+            say(f"These scores are not meaningful: {refusal}", "yellow")
+        _print_found(query, found, threshold, seconds)
+        _explain_threshold(chosen, finder, found, threshold)
     if not to and not html:
         return
     frames = finder.library.pictures(video, [hit.frame for hit in hits])
@@ -108,6 +115,27 @@ def find(
     if html:
         write_text(html, page)
         note(f"written to {html}")
+
+
+def _print_json(query: str, found: Found, threshold: float, refusal: str | None) -> None:
+    """Print the frames as JSON: times in seconds, and whether each reaches the threshold of a match.
+
+    `refused` is the reason why the scores are not meaningful; null if they are.
+    """
+    import json
+
+    frames = []
+    for hit in found.hits:
+        frames.append(
+            {
+                "seconds": round(hit.seconds, 6),
+                "score": round(hit.score, 6),
+                "frame": hit.frame,
+                "match": bool(hit.score >= threshold),
+            }
+        )
+    result = {"query": query, "threshold": threshold, "refused": refusal, "frames": frames}
+    print_json(json.dumps(result, ensure_ascii=False))
 
 
 def _print_found(query: str, found: Found, threshold: float, seconds: float) -> None:

@@ -39,6 +39,7 @@ SavedTrace = Annotated[
     Path,
     typer.Argument(metavar="TRACE", help="A trace file, or a folder of `ask --save`.", show_default=False),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file even if act2see did not write it.")]
 
 
 class Source(StrEnum):

@@ -20,6 +20,8 @@ from act2see.errors import QuestionError
 from act2see.trace.console import plain
 
 if TYPE_CHECKING:
+    import logging
+
     from rich.progress import Progress, ProgressColumn
 
     from act2see.graphs.config import Config
@@ -134,13 +136,17 @@ def print_json(text: str) -> None:
     """Print JSON to stdout.
 
     If the encoding of stdout does not support a character, all non-ASCII characters are escaped, because a
-    question mark in its place would change the answer.
+    question mark in its place would change the answer. Characters that a terminal obeys are always escaped.
     """
     import json
     import sys
 
+    from act2see.tools.runtime.text import CONTROLS
+
     if not can_print(text):
         text = json.dumps(json.loads(text))
+    # Between texts, JSON has none of them: only in texts, where an escape means the same.
+    text = re.sub(f"[{CONTROLS}]", lambda found: f"\\u{ord(found[0]):04x}", text)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -216,6 +222,35 @@ def check_words(words: Sequence[str]) -> None:
             raise QuestionError(f"{shown!r} is not UTF-8 text: write it in UTF-8, or rename the file")
 
 
+def log_handler(verbose: bool) -> logging.Handler:
+    """Return a handler that prints records to stderr.
+
+    A warning of act2see is printed like an error: one line that begins with `warning:`. Other lines, those
+    with a traceback, and with `verbose` all lines begin with the name of their logger. A line that repeats
+    the one before is left out: a file may be opened several times.
+    """
+    import logging
+
+    class Lines(logging.Handler):
+        last = ""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            try:
+                line = self.format(record)
+                if line == self.last:
+                    return
+                self.last = line
+                ours = record.name.partition(".")[0] == "act2see"
+                if ours and not (verbose or record.exc_info) and record.levelno == logging.WARNING:
+                    complain(line, label="warning")
+                else:
+                    note(f"{record.name}: {line}")
+            except Exception:
+                self.handleError(record)
+
+    return Lines()
+
+
 def quieten(verbose: bool) -> None:
     """Set up logging to stderr. Unless `verbose`, log only warnings and hide libraries' progress bars.
 
@@ -225,7 +260,11 @@ def quieten(verbose: bool) -> None:
     import os
     import warnings
 
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        handlers=[log_handler(verbose)],
+        format="%(message)s",
+    )
     if verbose:
         return
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY"):

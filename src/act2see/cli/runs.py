@@ -16,11 +16,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from act2see.errors import StoreError
+from act2see.errors import ConfigError, StoreError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.state import AskContext
 from act2see.tools.video.store import default_cache
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from act2see.graphs.ask import Graph
 
 T = TypeVar("T")
+_ADDRESSES = {"chat": "base_url", "llama-cpp": "url", "vllm-http": "url"}
+"""The option of each kind of reasoner that has a server: its address."""
 RUN_VERSION = 1
 """Version of what is saved with a run. act2see 0.1.0 wrote version 1 without naming it."""
 _KEY = "act2see_run"  # in the metadata of a checkpoint
@@ -141,6 +143,27 @@ async def settings_of(run: str, saver: AsyncSqliteSaver) -> Settings:
     if fields["tools"] is not None:
         fields["tools"] = tuple(fields["tools"])
     return Settings(load_config(saved_settings["config"]), AskContext(**fields))
+
+
+def has_server(settings: Settings) -> bool:
+    """Return whether a run's model is on a server, which may have another address by now."""
+    return settings.config.reasoner.use in _ADDRESSES
+
+
+def move_server(settings: Settings, url: str) -> Settings:
+    """Return the settings of a run with another address of its model's server. Nothing else changes.
+
+    Raises:
+        ConfigError: The run's model is on no server, or the address is none.
+    """
+    reasoner = settings.config.reasoner
+    if reasoner.use not in _ADDRESSES:
+        raise ConfigError(f"--url: the model of this run ({reasoner.use}) is on no server; leave it out")
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url: {url!r} does not begin with http:// or https://: write http://{url}")
+    options = {**reasoner.options, _ADDRESSES[reasoner.use]: url}
+    moved = reasoner.model_copy(update={"options": options})
+    return replace(settings, config=settings.config.model_copy(update={"reasoner": moved}))
 
 
 def saved_ids(run: str | None = None) -> list[str]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from act2see.cli.complete import tool_tags
-from act2see.cli.options import ConfigFile, Preset, SavedTrace, chosen_config, picture_or_time
+from act2see.cli.options import ConfigFile, Force, Preset, SavedTrace, chosen_config, picture_or_time
 from act2see.cli.output import chain_printer, note, out, print_json, say
 from act2see.errors import QuestionError, StoreError, TraceError
+from act2see.tools.runtime.text import drop_controls
 
 if TYPE_CHECKING:
     from act2see.graphs.config import Config
@@ -33,7 +34,12 @@ NewTrace = Annotated[
 
 
 @app.command("show")
-def show(trace: SavedTrace) -> None:
+def show(
+    trace: SavedTrace,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the trace as JSON, as `act2see ask --json` does.")
+    ] = False,
+) -> None:
     """Print a trace in the terminal.
 
     Needs a trace: a file, or a folder of `act2see ask --save`.
@@ -42,6 +48,9 @@ def show(trace: SavedTrace) -> None:
     from act2see.trace.trace import Trace
 
     loaded = Trace.load(trace)
+    if json:
+        print_json(loaded.to_json(summary=True))
+        return
     say(question_lines(loaded.question, loaded.choice), prose=True)
     ChainPrinter(out()).trace(loaded)
     say(answer_lines(loaded), prose=True)
@@ -53,16 +62,18 @@ def html(
     to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The HTML file to write.")] = Path(
         "trace.html"
     ),
+    force: Force = False,
 ) -> None:
     """Write a trace as an HTML page.
 
     Needs a trace. The pictures come from its folder, or from the frame store of this machine.
     """
-    from act2see.tools.runtime.files import write_text
-    from act2see.trace.folder import frames_of
+    from act2see.tools.runtime.files import check_file, write_text
+    from act2see.trace.folder import MARKS, frames_of
     from act2see.trace.page import trace_html
     from act2see.trace.trace import Trace
 
+    check_file(to, MARKS[".html"], force=force)
     write_text(to, trace_html(Trace.load(trace), frames_of(trace)))
     say(str(to))
 
@@ -80,15 +91,18 @@ def export(
             help="FILE.jsonl for any number of traces; FILE.md, or a folder with frames, for one trace.",
         ),
     ],
+    force: Force = False,
 ) -> None:
     """Write traces as JSON Lines, or one trace as Markdown or as a folder with its frames.
 
     Needs one or more traces. The name of the target selects the format.
     """
     from act2see.tools.runtime.files import write_text
-    from act2see.trace.folder import frames_of, save_folder
+    from act2see.trace.folder import check_target, frames_of, save_folder
     from act2see.trace.trace import Trace
 
+    if to.suffix in ("", ".jsonl", ".md"):
+        check_target(to, force=force)
     loaded = [Trace.load(t) for t in traces]
     if to.suffix == ".jsonl":
         write_text(to, "".join(t.to_json() + "\n" for t in loaded))
@@ -130,7 +144,13 @@ def diff(
 
 
 @app.command("replay")
-def replay(trace: SavedTrace, to: NewTrace = None, preset: Preset = None, config: ConfigFile = None) -> None:
+def replay(
+    trace: SavedTrace,
+    to: NewTrace = None,
+    force: Force = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+) -> None:
     """Ask the question of a trace again, with its seed and tools, and compare the results.
 
     Needs a trace and its video. Use the preset or config with which the question was asked.
@@ -138,7 +158,7 @@ def replay(trace: SavedTrace, to: NewTrace = None, preset: Preset = None, config
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import areplay
 
-    _check_target(to)
+    _check_target(to, force)
     old, chosen = _load_with_video(trace), chosen_config(preset, config)
     work = areplay(create_act2see(chosen), old, on_event=chain_printer(chosen).event)
     new = _run_and_compare(work, old)
@@ -168,6 +188,7 @@ def fork(
         bool, typer.Option("--drop", help="Show no frame, and tell the model that none was found.")
     ] = False,
     to: NewTrace = None,
+    force: Force = False,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
@@ -180,7 +201,7 @@ def fork(
     from act2see.graphs.fork import afork
     from act2see.graphs.parts import cached_parts
 
-    _check_target(to)
+    _check_target(to, force)
     old, chosen = _load_with_video(trace), chosen_config(preset, config)
     if at is None:
         raise QuestionError(f"choose a call with --at N (calls: {_list_calls(old)})")
@@ -238,19 +259,15 @@ def _run_and_compare(work: Coroutine[Any, Any, Trace], old: Trace) -> Trace:
     return new
 
 
-def _check_target(to: Path | None) -> None:
+def _check_target(to: Path | None, force: bool) -> None:
     """Raise `StoreError` before the run starts if the new trace could not be written."""
-    from act2see.tools.runtime.files import check_file, check_folder
-    from act2see.trace.folder import OURS
+    from act2see.trace.folder import check_target
 
     if to is None:
         return
     if to.suffix not in ("", ".json"):
         raise StoreError(f"a trace cannot be written as {to.suffix}: name a .json file or a folder")
-    if to.suffix:
-        check_file(to)
-    else:
-        check_folder(to, OURS)
+    check_target(to, force=force)
 
 
 def _write_trace(trace: Trace, to: Path, config: Config) -> None:
@@ -287,7 +304,7 @@ def _markdown(trace: Trace) -> str:
                 lines.append(f"- {_escape(segment.note)}")
             lines.append("")
         elif not isinstance(segment, Answer):
-            lines += ["```text", segment.text.strip("\n").replace("```", "'''"), "```", ""]
+            lines += ["```text", drop_controls(segment.text).strip("\n").replace("```", "'''"), "```", ""]
     lines.append(f"**Answer:** {_markdown_answer(trace)}")
     return "\n".join(lines) + "\n"
 
@@ -302,6 +319,6 @@ def _markdown_answer(trace: Trace) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return a text on one line, with Markdown and HTML escaped."""
-    line = " ".join(text.split())
+    """Return a text on one line, with Markdown and HTML escaped, and without control characters."""
+    line = " ".join(drop_controls(text).split())
     return "".join(f"\\{c}" if c in r"\`*_[]<>#|" else c for c in line)

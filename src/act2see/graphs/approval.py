@@ -8,18 +8,21 @@ runs an interrupted node again from its start, so the code before the interrupt 
 A decision and its picture file are checked before LangGraph saves the decision. An invalid decision raises
 `DecisionError`, and the run waits for another one. The path of a picture may come from a client of a server,
 so it must be in the same folders as videos (`tools/video/folders.py`), if the server has any. The picture is
-read only once, when the decision is checked.
+read only once, when the decision is checked. If the configuration has a guard, it checks the picture as it
+checks a video: a model that knows only boards would take a photo for one.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from act2see.errors import DecisionError, StoreError
+from act2see.graphs.state import waiting_call
 from act2see.tools.frames import FrameRef, Record, Supplied
 from act2see.tools.runtime.files import is_text, read_file
 from act2see.tools.runtime.picture_files import MAX_BYTES, MAX_PIXELS, decode_picture
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from act2see.tools.base import Resources
+    from act2see.tools.video.store import Pixels
 
 _MAX_THOUGHT = 500  # characters; the end of the thought is shown to the person
 _FIELDS: dict[str, set[str]] = {
@@ -81,7 +85,9 @@ class Decision(Record):
         return self
 
 
-def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Image | None]:
+def ask_person(
+    trace: Trace, resources: Resources, refuses: Callable[[Pixels], str | None]
+) -> tuple[Decision, Image.Image | None]:
     """Interrupt the run until a person has decided about its last call.
 
     This reads files, so call it in a thread and not in an event loop.
@@ -89,6 +95,7 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
     Args:
         trace: The trace that ends with the call.
         resources: The store and the finder of the graph.
+        refuses: Returns why a supplied picture, `(height, width, 3)`, must not be shown; None if it may be.
 
     Returns:
         The decision, and the picture that it supplies.
@@ -99,7 +106,7 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
     from langgraph.errors import is_invalid_resume
     from langgraph.types import interrupt
 
-    call = trace.calls[-1]
+    call = waiting_call(trace)
     thought = "".join(segment.text for segment in trace.segments if isinstance(segment, Text))
     request = {
         "type": "approve",
@@ -111,19 +118,23 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
         "question": trace.question.text,
     }
     supplied: Image.Image | None = None
+    refusal: str | None = None
 
     def read_picture(decision: Decision) -> Decision:
-        nonlocal supplied
+        nonlocal supplied, refusal
         if decision.seconds is not None and decision.seconds > trace.video.seconds:
             raise ValueError(
                 f"'seconds' is {decision.seconds:g}, but the video lasts {trace.video.seconds:.1f} s"
             )
-        supplied = None
+        supplied = refusal = None
         if decision.frame is not None:
             try:
                 supplied = open_picture(decision.frame, folders_of(resources))
             except StoreError as e:
                 raise ValueError(str(e)) from e
+            if why := refuses(fit_picture(supplied, resources)):
+                refusal = refused_picture(decision.frame, why)
+                raise ValueError(refusal)
         return decision
 
     schema: Any = Annotated[Decision, AfterValidator(read_picture)]
@@ -133,11 +144,13 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
     except ValidationError as e:
         if not is_invalid_resume(e):
             raise
+        problem = refusal or decision_problem(e)  # the former is not shortened
         wrong = DecisionError(
-            f"this decision about <{call.tag}> cannot be used ({decision_problem(e)}); the run still waits: "
+            f"this decision about <{call.tag}> cannot be used ({problem}); the run still waits: "
             'resume it with {"type": "accept"}, {"type": "replace", "query": ...}, {"type": "supply", '
             '"frame": ...} or {"type": "refuse"}'
         )
+        wrong.problem = problem
         # This copies LangGraph's mark (`is_invalid_resume`), so that the run keeps waiting and does not fail.
         wrong.__dict__.update(e.__dict__)
         raise wrong from e
@@ -226,6 +239,22 @@ def open_picture(path: str, folders: Folders | None = None) -> Image.Image:
         raise StoreError(f"the picture {path} cannot be read: {why}") from e
 
 
+def refused_picture(path: str, why: str) -> str:
+    """Return the sentence that says why the guard refuses a picture."""
+    return f"the picture {path} is refused, as a video of it would be: {why.rstrip('.')}"
+
+
+def fit_picture(picture: Image.Image, resources: Resources) -> Pixels:
+    """Return the pixels of a picture as the model sees them: upright, and no larger than a video's frames."""
+    import numpy as np
+    from PIL import Image
+
+    image = upright_picture(picture)
+    side = resources.finder.library.max_side  # pixels
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
 def upright_picture(picture: Image.Image) -> Image.Image:
     """Return a picture in RGB, turned as its EXIF data says, and on white where it is transparent."""
     from PIL import ImageOps
@@ -238,11 +267,5 @@ def upright_picture(picture: Image.Image) -> Image.Image:
 def _store_picture(
     picture: Image.Image, provenance: Supplied, trace: Trace, resources: Resources
 ) -> FrameRef:
-    """Store a picture, no larger than the video's frames, with the time of the frame that was shown last."""
-    import numpy as np
-    from PIL import Image
-
-    image = upright_picture(picture)
-    side = resources.finder.library.max_side  # pixels
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, provenance)
+    """Store a picture, with the time of the frame that was shown last."""
+    return resources.store.ref(fit_picture(picture, resources), trace.shown[-1].seconds, provenance)

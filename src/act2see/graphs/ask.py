@@ -28,11 +28,12 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, RetryPolicy
 
 from act2see.agent.reasoners.base import check_reasoner
-from act2see.errors import ConfigError, ToolError
+from act2see.errors import ConfigError, StoreError, ToolError
 from act2see.graphs.approval import ask_person, replacement_note, resolve_decision, review_of
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.earlier import earlier_turns, following_turns
 from act2see.graphs.events import emit
+from act2see.graphs.hooks import QuestionGuard
 from act2see.graphs.indexing import Indexing
 from act2see.graphs.initial_frames import initial_frames
 from act2see.graphs.needs import check_ready
@@ -45,9 +46,11 @@ from act2see.graphs.state import (
     AskInput,
     AskOutput,
     AskState,
+    asked_data,
     run_context,
     trace_of,
     validate_question,
+    waiting_call,
 )
 from act2see.graphs.wiring import both_ways, is_saved, limit_time, make_drawable
 from act2see.tools.base import FrameTool, LoadsModels, NeedsIndex, ToolContext, call_seed, checked_result
@@ -55,6 +58,7 @@ from act2see.tools.frames import FrameRef, Video
 from act2see.tools.runtime.faults import restored, to_user_error
 from act2see.tools.runtime.text import clean_text, first_line
 from act2see.tools.runtime.weights import read_ahead, wanted_by
+from act2see.tools.video.store import Pixels
 from act2see.trace.events import AnswerEvent, FramesEvent, ViewEvent
 from act2see.trace.record import Answer, Frames, Review
 
@@ -177,11 +181,11 @@ class _Nodes:
         # Reading the versions may load the encoder, so it runs in a thread.
         await self.parts.reasoner.prepare()
         versions = await asyncio.to_thread(settings.versions)
-        refusal = await self._refusal(frames)
+        refusal = await self._refusal(question, frames)
         shown = event.model_dump(mode="json")
         update: Update = {
             "id": run,
-            "asked": {"question": question, "options": options, "earlier": earlier},
+            "asked": asked_data(question, options, earlier),
             "turns": earlier,  # if this run fails, it leaves the conversation as it was
             "info": shown["video"],
             "initial": shown["frames"],
@@ -208,7 +212,7 @@ class _Nodes:
         resources = self.parts.resources
         # LangGraph runs a node again from its start after an interrupt: up to here, nothing may have an
         # effect. `ask_person` reads the decision's picture file, so it runs in a thread.
-        decision, supplied = await asyncio.to_thread(ask_person, trace, resources)
+        decision, supplied = await asyncio.to_thread(ask_person, trace, resources, self._picture_check())
         started = time.perf_counter()
         frames = await asyncio.to_thread(
             resolve_decision, decision, trace, trace.video.path, resources, supplied
@@ -225,6 +229,7 @@ class _Nodes:
 
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> BackToReason:
             trace = trace_of(state)
+            asked = waiting_call(trace)
             # Neither loading models nor the index counts as the call's time, or for its limit.
             if isinstance(tool, LoadsModels):
                 await asyncio.to_thread(tool.load_models)
@@ -232,7 +237,7 @@ class _Nodes:
                 await self.indexing.wait(tool.index_of, trace.video.path, trace.id, runtime)
             started = time.perf_counter()
             review = _review_in(state)
-            query = (review and review.query) or trace.calls[-1].query
+            query = (review and review.query) or asked.query
             seed = call_seed(self._settings(config, runtime).seed, tag, query, len(trace.calls))
             context = ToolContext(trace.video.path, trace.shown, seed)
             returned = await limit_time(tool.call(query, context), limits.timeout)
@@ -274,8 +279,9 @@ class _Nodes:
     async def answer(self, state: AskState, runtime: Runtime[AskContext]) -> Update:
         """Build the trace, and empty `segments`, so that the last checkpoint holds them only once."""
         trace = trace_of(state)
-        last = trace.segments[-1]
-        assert isinstance(last, Answer)
+        last = trace.segments[-1] if trace.segments else None
+        if not isinstance(last, Answer):
+            raise StoreError("the saved state of this run has no answer: ask the question again")
         self.parts.reasoner.forget(trace.id)
         emit(runtime, AnswerEvent(run=trace.id, answer=last.body, forced=last.forced))
         return {
@@ -296,12 +302,27 @@ class _Nodes:
     def _settings(self, config: RunnableConfig, runtime: Runtime[AskContext]) -> RunSettings:
         return RunSettings(self.parts, self.config, run_context(runtime.context, config))
 
-    async def _refusal(self, frames: Sequence[FrameRef]) -> str | None:
-        """Return the guard's reason to refuse the video; None if it accepts it, or if there is no guard."""
-        if self.parts.guard is None:
+    def _picture_check(self) -> Callable[[Pixels], str | None]:
+        """Return a function for another thread: the guard's reason to refuse one picture, or None."""
+        loop = asyncio.get_running_loop()  # a guard may belong to it
+
+        def refuses(pixels: Pixels) -> str | None:
+            if self.parts.guard is None:
+                return None
+            return asyncio.run_coroutine_threadsafe(self.parts.guard.refuses([pixels]), loop).result()
+
+        return refuses
+
+    async def _refusal(self, question: str, frames: Sequence[FrameRef]) -> str | None:
+        """Return the guard's reason to refuse the video or the question; None if there is no reason."""
+        guard = self.parts.guard
+        if guard is None:
             return None
         store = self.parts.resources.store
-        return await self.parts.guard.refuses([store.get(frame.digest) for frame in frames])
+        reason = await guard.refuses([store.get(frame.digest) for frame in frames])
+        if reason is None and isinstance(guard, QuestionGuard):
+            return guard.refuses_question(question)
+        return reason
 
 
 def _run_id(config: RunnableConfig, previous: str | None) -> str:

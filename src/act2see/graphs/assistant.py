@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.messages import AnyMessage, ToolMessage
-from langgraph.config import get_stream_writer
+from langgraph.config import get_config, get_stream_writer
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, Field
 
@@ -34,7 +34,7 @@ from act2see.graphs.events import SearchEvent
 from act2see.graphs.names import check_chat_name
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.sections import Count, Section
-from act2see.graphs.state import AskContext
+from act2see.graphs.state import AskContext, run_context
 from act2see.tools.runtime.local_modules import import_beside
 from act2see.tools.runtime.outside import one_line, quote_tags
 from act2see.tools.search.finder import Finder
@@ -108,7 +108,7 @@ def create_assistant(
     """
     try:
         from langchain.agents import create_agent
-        from langchain.agents.middleware import ModelCallLimitMiddleware
+        from langchain.agents.middleware import ModelCallLimitMiddleware, before_agent
     except ImportError as e:
         raise ConfigError("the assistant needs LangChain: pip install 'act2see[chat]'") from e
     act2see_config = load_config(config)
@@ -120,15 +120,28 @@ def create_assistant(
         make_watcher(create_act2see(act2see_config, parts=parts), folders),
         make_transcript_reader(folders),
     ]
+    middleware: list[Any] = [
+        before_agent(name="settings")(_check_settings),
+        ModelCallLimitMiddleware(run_limit=chosen.turns, exit_behavior="end"),
+    ]
     return create_agent(
         model or _make_supervisor(chosen, act2see_config.folder),
         tools,
         system_prompt=chosen.prompt,
-        middleware=[ModelCallLimitMiddleware(run_limit=chosen.turns, exit_behavior="end")],
+        middleware=middleware,
         context_schema=AskContext,
         checkpointer=checkpointer,
         name="assistant",
     )
+
+
+def _check_settings(state: Any, runtime: Any) -> None:
+    """Check the run's settings before a tool opens a file: not each tool asks Act2See, which checks them.
+
+    Raises:
+        ConfigError: A setting is unknown or invalid.
+    """
+    run_context(runtime.context, get_config())
 
 
 def _make_supervisor(settings: Assistant, folder: str | None) -> BaseChatModel:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from act2see.tools.runtime.outside import one_line, quote_tags
+from act2see.tools.runtime.text import drop_controls
 from act2see.trace.trace import Trace
 
 
@@ -18,7 +19,8 @@ def evidence(trace: Trace) -> str:
     answer = (trace.answer or "").strip()
     choice = trace.choice
     chosen = f" ({choice})" if choice and choice != answer else ""
-    lines = [f"Answer: {answer or 'none'}{chosen}"]
+    # The answer may repeat words of others: a note, a subtitle, a screen.
+    lines = [drop_controls(f"Answer: {answer or 'none'}{chosen}")]
     if times := [frame.seconds for frame in trace.initial]:
         lines.append(f"Seen at the start: {len(times)} frames, {min(times):.1f} s to {max(times):.1f} s.")
     later = trace.shown[len(trace.initial) :]
@@ -50,7 +52,7 @@ def result_evidence(result: Mapping[str, Any]) -> str:
     """Return the evidence in a graph's result, from its trace or from the parts of a long video."""
     if result.get("trace"):
         return evidence(Trace.model_validate(result["trace"]))
-    lines = [f"Answer: {str(result['answer']).strip() or 'none'}"]
+    lines = [drop_controls(f"Answer: {str(result['answer']).strip() or 'none'}")]
     if result.get("found") is False:
         lines.append("No part of the video shows it; the answer is a guess.")
     for part in result.get("evidence") or ():

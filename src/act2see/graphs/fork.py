@@ -27,8 +27,15 @@ from langgraph.types import Command
 from act2see.agent.grammar import Grammar, feedback
 from act2see.agent.parser import StopReason
 from act2see.errors import ConfigError, QuestionError, StoreError, VideoError
-from act2see.graphs.approval import Decision, open_picture, resolve_decision
+from act2see.graphs.approval import (
+    Decision,
+    fit_picture,
+    open_picture,
+    refused_picture,
+    resolve_decision,
+)
 from act2see.graphs.ask import AskBuilder, Graph
+from act2see.graphs.parts import Parts
 from act2see.graphs.run import OnEvent, aask, aresume
 from act2see.graphs.run_settings import RunSettings
 from act2see.graphs.state import AskContext, state_of
@@ -269,6 +276,7 @@ async def _restart(trace: Trace, at: int, change: _Change, settings: RunSettings
     tags = tuple(settings.tools)
     if change.frame is not None:
         calling = kept.model_copy(update={"segments": (*before, call)})
+        await _check_picture(change.frame, settings.parts)
         reply = await asyncio.to_thread(_supply_frame, change.frame, calling, settings.parts.resources)
     elif change.drop:
         reply = Frames(tag=call.tag, note=DROPPED)
@@ -332,6 +340,18 @@ def _rewrite_call(call: Call, tag: str, query: str) -> str:
     return f"<{tag}>{before}{query}{after}</{tag}>"
 
 
+async def _check_picture(frame: str | Path | float, parts: Parts) -> None:
+    """Raise `QuestionError` for a picture file that the guard refuses, or `StoreError` if it is none."""
+    if isinstance(frame, int | float):
+        return
+    path = str(frame)
+    picture = await asyncio.to_thread(open_picture, path)
+    if parts.guard is None:
+        return
+    if why := await parts.guard.refuses([fit_picture(picture, parts.resources)]):
+        raise QuestionError(refused_picture(path, why))
+
+
 def _supply_frame(frame: str | Path | float, trace: Trace, resources: Resources) -> Frames:
     """Return the reply to a call with the caller's frame. The model does not see who supplied it."""
     if isinstance(frame, int | float):
@@ -341,7 +361,6 @@ def _supply_frame(frame: str | Path | float, trace: Trace, resources: Resources)
             )
         decision = Decision(type="supply", seconds=frame)
     else:
-        open_picture(str(frame)).close()  # raises if the file is not a picture
         decision = Decision(type="supply", frame=str(frame))
     frames = resolve_decision(decision, trace, trace.video.path, resources)
     assert frames is not None

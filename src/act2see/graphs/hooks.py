@@ -6,7 +6,7 @@ Each is named as `module:Class` and built without arguments. The module may be b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,18 @@ class Guard(Protocol):
         """Return the reason to refuse the video, or None to accept it.
 
         Args:
-            frames: The initial frames, each `(height, width, 3)`.
+            frames: The initial frames, each `(height, width, 3)`; or the one picture that a person supplies
+                in place of a call.
         """
+        ...
+
+
+@runtime_checkable
+class QuestionGuard(Protocol):
+    """Refuses questions that the model cannot read. A guard may do so besides refusing videos."""
+
+    def refuses_question(self, question: str) -> str | None:
+        """Return the reason to refuse the question, or None to accept it."""
         ...
 
 

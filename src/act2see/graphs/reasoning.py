@@ -91,7 +91,9 @@ class ReasonNode:
         tools = settings.tools
         budget = settings.budget
         answering = is_answer_open(trace)
-        prompt = Prompt({tag: tool.usage for tag, tool in tools.items()}, self.config.reasoner.prompt_style)
+        # A model that may call nothing is told of no tool: after a call that is refused, it has no answer.
+        told = {tag: tool.usage for tag, tool in tools.items()} if budget.calls else {}
+        prompt = Prompt(told, self.config.reasoner.prompt_style)
         rollout = render(trace, prompt)
         grammar = Grammar(tuple(tools), budget.query, closes_thought=prompt.style == "zero-shot")
         parser = grammar.parser(

@@ -23,21 +23,37 @@ from typing_extensions import TypedDict
 
 from act2see.errors import ConfigError, QuestionError, StoreError
 from act2see.graphs.earlier import MAX_TURNS
-from act2see.tools.runtime.text import clean_text, first_problem
-from act2see.trace.record import Loop, Turn, Usage
+from act2see.tools.runtime.text import clean_text, first_line, first_problem, quote_text
+from act2see.trace.record import Call, Loop, Turn, Usage
 from act2see.trace.trace import Trace
 
+STATE_VERSION = 1
+"""Version of what a checkpoint holds. act2see 0.1.0 wrote version 1 without naming it. Raise it when a key
+changes its meaning, and read the earlier versions in `trace_of`."""
 MAX_QUESTION = 8_000  # characters
 MAX_OPTIONS = 26  # each option has a letter
+MAX_OPTION = 2_000  # characters
 
 
 def extend(old: list[Any], new: list[Any]) -> list[Any]:
-    """Append `new`. A leading None drops `old`, because a second question of the thread starts empty."""
+    """Append `new`. A leading None drops `old`, because a second question of the thread starts empty.
+
+    Raises:
+        StoreError: `new` is not a list. Clients of a server may send updates of a thread's state.
+    """
+    if not isinstance(new, list):
+        raise StoreError(f"an update of the state must be a list here and is of type {type(new).__name__}")
     return new[1:] if new and new[0] is None else old + new
 
 
 def add_seconds(old: dict[str, float], new: dict[str, float]) -> dict[str, float]:
-    """Add up the seconds by node. `view` starts a run, so its seconds replace all earlier ones."""
+    """Add up the seconds by node. `view` starts a run, so its seconds replace all earlier ones.
+
+    Raises:
+        StoreError: `new` holds something else than seconds.
+    """
+    if not isinstance(new, dict) or not all(isinstance(value, int | float) for value in new.values()):
+        raise StoreError("an update of node_seconds must hold the seconds of nodes, by name")
     if "view" in new:
         return new
     return {node: round(old.get(node, 0.0) + new.get(node, 0.0), 4) for node in {**old, **new}}
@@ -68,7 +84,7 @@ class AskState(AskInput, AskOutput):
     id: str
     """The run's id, which is also the id of its trace."""
     asked: dict[str, Any]
-    """The validated question, its options and the earlier turns that the model is told of."""
+    """What `asked_data` returns: the validated question, its options and the earlier turns."""
     turns: list[dict[str, str]]
     """The earlier turns of the thread's next question about this video."""
     info: dict[str, Any]
@@ -102,7 +118,7 @@ class AskContext:
     max_calls: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None  # at 1e39 the model's numbers overflow
     approve: tuple[str, ...] | None = field(default=None, kw_only=True)
     """The tags whose calls wait for a person, in addition to those of the configuration
     (`tools.TAG.approve`)."""
@@ -133,12 +149,30 @@ def run_context(context: Any, config: RunnableConfig) -> AskContext:
         ConfigError: A setting is unknown or invalid.
     """
     settings = {**settings_in(config.get("configurable"), AskContext), **settings_in(context, AskContext)}
+    checked: AskContext = _validate(settings, _CONTEXT)
+    return checked
+
+
+def check_settings(settings: Any, kind: type[AskContext]) -> None:
+    """Check settings as a client sends them, before a run begins.
+
+    Args:
+        settings: The context of a run, or what its `configurable` holds under `CONTEXT_KEY`.
+        kind: The class whose fields are the settings.
+
+    Raises:
+        ConfigError: A setting is unknown or invalid.
+    """
+    _validate(settings_in({CONTEXT_KEY: settings}, kind), TypeAdapter(kind))
+
+
+def _validate(settings: dict[str, Any], schema: TypeAdapter[Any]) -> Any:
     try:
-        return _CONTEXT.validate_python(settings)
+        return schema.validate_python(settings)
     except ValidationError as e:
         path, problem = first_problem(e)
         name = path.partition(".")[0]
-        value = str(settings[name])[:60]
+        value = quote_text(str(settings.get(name)), 60)
         raise ConfigError(f"the run's setting {name!r} cannot be {value!r}: {problem.lower()}") from e
 
 
@@ -177,7 +211,7 @@ def _check_names(settings: Mapping[str, Any]) -> None:
     known = {f.name for kind in kinds for f in fields(kind)}
     if unknown := sorted(set(settings) - known, key=str):
         names = ", ".join(sorted(known))
-        raise ConfigError(f"a run has no setting {unknown[0]!r} (known: {names})")
+        raise ConfigError(f"a run has no setting {quote_text(str(unknown[0]))!r} (known: {names})")
 
 
 def validate_question(state: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -198,6 +232,9 @@ def validate_question(state: Mapping[str, Any]) -> tuple[str, list[str]]:
         raise _type_error("question", "text", text)
     if not isinstance(listed, list | tuple):
         raise _type_error("options", "a list of texts", listed)
+    for option in listed:
+        if isinstance(option, Mapping | list | tuple):
+            raise _type_error("options", "a list of texts", option)
     question = clean_text(text).strip()
     if not question:
         raise QuestionError("the question is empty: ask something about the video")
@@ -215,6 +252,10 @@ def _validate_options(options: list[str]) -> list[str]:
     for option in options:
         if not option:
             raise QuestionError("an option is empty: fill it in, or leave it out")
+        if len(option) > MAX_OPTION:
+            raise QuestionError(
+                f"an option has {len(option)} characters; at most {MAX_OPTION} are allowed: shorten it"
+            )
         if option.casefold() in seen:
             raise QuestionError(f"the option {option!r} is given twice: leave one out")
         seen.add(option.casefold())
@@ -233,11 +274,31 @@ def trace_of(state: Any) -> Trace:
     """Return the trace of a state. The run may be unfinished.
 
     Raises:
-        StoreError: An older version of act2see saved the state.
+        StoreError: Another version of act2see saved the state, or a client of a server has damaged it.
     """
     if "asked" not in state:
         raise StoreError("an earlier version of act2see saved this run: ask the question again")
+    try:
+        return _trace_of(state)
+    except ValidationError as e:
+        path, problem = first_problem(e)
+        raise StoreError(
+            f"the saved state of this run is damaged ({path}: {problem}): ask the question again"
+        ) from e
+    except (KeyError, TypeError, ValueError) as e:
+        raise StoreError(
+            f"the saved state of this run is damaged ({first_line(e)}): ask the question again"
+        ) from e
+
+
+def _trace_of(state: Any) -> Trace:
     asked = state["asked"]
+    version = asked.get("version", 1)
+    if version != STATE_VERSION:
+        raise StoreError(
+            f"this run was saved with version {quote_text(repr(version))}, and this act2see reads version "
+            f"{STATE_VERSION}: resume it with the act2see that saved it, or ask the question again"
+        )
     usage = Usage(
         loops=tuple(Loop(**loop) for loop in state.get("loops", [])),
         node_seconds=dict(state.get("node_seconds", {})),
@@ -259,17 +320,25 @@ def trace_of(state: Any) -> Trace:
     )
 
 
+def waiting_call(trace: Trace) -> Call:
+    """Return the call that a node carries out. Raises `StoreError` if the saved run has none."""
+    if not trace.calls:
+        raise StoreError("the saved state of this run has no call to carry out: ask the question again")
+    return trace.calls[-1]
+
+
+def asked_data(question: str, options: list[str], earlier: list[dict[str, str]]) -> dict[str, Any]:
+    """Return what is saved as `asked`, with the version of the state."""
+    return {"version": STATE_VERSION, "question": question, "options": options, "earlier": earlier}
+
+
 def state_of(trace: Trace) -> dict[str, Any]:
     """Return the update that sets a graph's state to that of a trace, except for `versions`."""
     data = trace.model_dump(mode="json")
     earlier = [turn.model_dump() for turn in trace.question.earlier]
     return {
         "id": trace.id,
-        "asked": {
-            "question": trace.question.text,
-            "options": list(trace.question.options),
-            "earlier": earlier,
-        },
+        "asked": asked_data(trace.question.text, list(trace.question.options), earlier),
         "turns": earlier,
         "info": data["video"],
         "initial": data["initial"],

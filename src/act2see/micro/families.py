@@ -31,7 +31,14 @@ from act2see.micro.draws import (
     draw_tipping,
 )
 from act2see.micro.kinds import Asked, ask
-from act2see.micro.looks import board_during, generate, look_for_blink, look_for_shape, state_whether
+from act2see.micro.looks import (
+    board_during,
+    generate,
+    look_for_blink,
+    look_for_shape,
+    state_tipping,
+    state_whether,
+)
 from act2see.micro.words import (
     Step,
     describe_moves,
@@ -179,7 +186,7 @@ def _blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
     return Draft(wording, clip, chain, in_view)
 
 
-def _ask_outcome(
+def draw_outcome(
     rng: random.Random, before: Board, after: Board, edit: Edit, blinking: str = "", prefer: str = ""
 ) -> Wording:
     """Ask where a piece ends up, or which piece ends up at a place; about `prefer` if it is on the board."""
@@ -217,8 +224,8 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> Draft:
         short = (draw_blink(rng, slow, rng.choice(board.pieces).shape, frames, False, held_out),)
     clip = Clip(frames, slow, short, edit)
     rare = _rare_shapes(board)
-    wording = _ask_outcome(rng, board, after, edit, prefer=rng.choice(rare) if rare else "")
-    chain: tuple[Step, ...] = (describe_view(view_of(clip)), state_whether("tipped board", in_view))
+    wording = draw_outcome(rng, board, after, edit, prefer=rng.choice(rare) if rare else "")
+    chain: tuple[Step, ...] = (describe_view(view_of(clip)), state_tipping(view_of(clip), edit))
     if not in_view:
         chain += generate(edit_query(edit), after)
     return Draft(wording, clip, chain, in_view)
@@ -235,7 +242,7 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> Draft:
     seen = board_during(clip, blink)
     edit = draw_tipping(rng, seen, keep=x)
     clip, after = replace(clip, edit=edit), edit.apply(seen)
-    wording = _ask_outcome(rng, seen, after, edit, x, mover if rng.random() < 0.5 else "")
+    wording = draw_outcome(rng, seen, after, edit, x, mover if rng.random() < 0.5 else "")
     chain: tuple[Step, ...] = (describe_view(view_of(clip)), *look_for_blink(clip, x, rng))
     chain += (state_whether("tipped board", False), *generate(edit_query(edit, x), after))
     return Draft(wording, clip, chain, in_view)

@@ -26,13 +26,16 @@ CONTRAST = (6.0, 30.0)
 """The smallest and largest contrast between rims and gaps; 21 is the world's. Encoders take some of it."""
 _SQUARE = 1.04
 """The largest ratio of a board's sides."""
+MAX_WORDS = 80
+"""The longest question, in words. The few longer ones of micro's training are several questions in one."""
+MAX_LETTERS = 600
 MESSAGE = (
     "I cannot tell: this clip does not show a 3 x 3 board, and the micro models are trained on nothing else."
 )
 
 
 class BoardGuard:
-    """A guard that refuses videos whose frames are not boards."""
+    """A guard that refuses videos whose frames are not boards, and questions that are too long."""
 
     @natively
     def accepts(self, *frames: NDArray[np.uint8]) -> bool:
@@ -64,3 +67,14 @@ class BoardGuard:
             return None
         # In a thread, since `recommend_preset` reads the disk to look for weights.
         return f"{MESSAGE} {await asyncio.to_thread(recommend_preset)}"
+
+    def refuses_question(self, question: str) -> str | None:
+        """Return the reason for refusing a question that is longer than all that micro has read."""
+        words = len(question.split())
+        if words <= MAX_WORDS and len(question) <= MAX_LETTERS:
+            return None
+        return (
+            f"I cannot tell: the question has {words} words and {len(question)} letters, and the micro "
+            f"models read questions of up to {MAX_WORDS} words and {MAX_LETTERS} letters. Ask one thing in a "
+            "sentence."
+        )

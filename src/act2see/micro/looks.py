@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 from act2see.micro.words import Seen, Step, ToolCall, View, describe, describe_blink, view_of
-from act2see.micro.world import FPS, Board, Clip, Short
+from act2see.micro.world import FPS, Board, Clip, Edit, Short
 
 SAMPLES = (4, 8)
 """The frames within a second, besides its first, that retrieval at 3 frames a second sees."""
@@ -109,6 +109,22 @@ def is_in_view(clip: Clip, shape: str) -> bool:
 def state_whether(what: str, present: bool) -> str:
     """Return whether the view shows something, like " A ring in these frames: no."."""
     return f" A {what} in these frames: {'yes' if present else 'no'}."
+
+
+def state_tipping(view: View, edit: Edit) -> str:
+    """Return whether the view shows a tipped board, and its side.
+
+    For example " A tipped board in these frames: yes, left.".
+
+    For an edit without a shape it also says whether the shape is on a board that is tipped to the asked side.
+    """
+    tipped = next((board for _, board in view if board.tipped), None)
+    if tipped is None:
+        return state_whether("tipped board", False)
+    text = f" A tipped board in these frames: yes, {tipped.tipped}."
+    if edit.without and tipped.tipped == edit.side:
+        text += f" The {edit.without} is on it: {'yes' if tipped.find(edit.without) else 'no'}."
+    return text
 
 
 def calls_of(chain: Sequence[Step]) -> list[ToolCall]:

@@ -50,6 +50,20 @@ DIRECTION_NAMES: Mapping[str, Sequence[str]] = {
 """Other names of directions."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 """The numbers in words."""
+STRANGE_SHAPES = (
+    *("star", "hexagon", "pentagon", "octagon", "diamond", "heart", "crescent", "moon", "arrow", "spiral"),
+    *("rhombus", "trapezoid", "cone", "cylinder", "pyramid", "zigzag", "logo", "robot"),
+    *("man", "woman", "child", "person", "boy", "girl", "cat", "dog", "horse", "bird", "fish", "car", "bus"),
+    *("tree", "flower", "house", "apple", "banana", "cup", "chair", "king", "queen", "pawn"),
+    *("knight", "snake", "dragon", "clock", "flag", "key", "cloud", "sun", "boat", "plane", "hand", "face"),
+)
+"""Things that no board shows."""
+STRANGE_SIDES = (
+    *("top", "bottom", "front", "back", "upper side", "lower side", "far edge", "near edge", "ceiling"),
+    *("floor", "viewer", "diagonal", "top left", "bottom right", "north", "south", "sky", "ground"),
+)
+"""Sides that no board is tipped to."""
+
 SYNONYMS = (
     (
         *(

@@ -20,7 +20,7 @@ from act2see.micro.drafts import (
 )
 from act2see.micro.draws import draw_hops
 from act2see.micro.kinds import DIRECTIONS
-from act2see.micro.looks import state_whether
+from act2see.micro.looks import state_tipping, state_whether
 from act2see.micro.words import (
     count_colour,
     describe_path,
@@ -30,7 +30,7 @@ from act2see.micro.words import (
     places_on_path,
     view_of,
 )
-from act2see.micro.world import CELLS, COLOURS, FPS, SHAPES, SIDES, Board, Clip, cell_name
+from act2see.micro.world import CELLS, COLOURS, FPS, SHAPES, SIDES, Board, Clip, Edit, cell_name
 
 
 def draw_plain(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -83,7 +83,7 @@ def _plain_which_tipped(rng: random.Random, clip: Clip, board: Board) -> Draft:
     if rng.random() < 0.7:
         clip = add_tipping(rng, Clip(clip.frames, clip.slow[:1]))
     side = clip.slow[-1][1].tipped
-    chain = (state_whether("tipped board", bool(side)),)
+    chain = (state_tipping(view_of(clip), Edit("left")),)
     if not side:
         return draft(clip, "which_tipped", chain, "", LEVEL)
     return draft(clip, "which_tipped", chain, "The board is tipped to the", side, rng.choice((SIDES, ())))

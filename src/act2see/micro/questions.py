@@ -1,9 +1,10 @@
 """Questions about board clips, with the chain of thought of a careful person.
 
 A question belongs to a family: one of the paper's four (`families`), or one of the everyday ones (`plain`,
-`happenings`, `premises`). A chain is a list of steps: text, and tool calls with their queries. It begins with
-the question in the world's own words, whatever words it was put in (`kinds`, `wordings`). The text after a
-call describes the frame that the tool should return; the corpus drops chains whose tool returned another one.
+`happenings`, `premises`, `tippings`). A chain is a list of steps: text, and tool calls with their queries.
+It begins with the question in the world's own words, whatever words it was put in (`kinds`, `wordings`). The
+text after a call describes the frame that the tool should return; the corpus drops chains whose tool returned
+another one.
 Chains name every piece of every frame: without this dense supervision the micro VLM learns slowly.
 """
 
@@ -29,6 +30,7 @@ from act2see.micro.kinds import Asked
 from act2see.micro.looks import calls_of
 from act2see.micro.plain import draw_plain
 from act2see.micro.premises import draw_beyond, draw_false
+from act2see.micro.tippings import draw_again
 from act2see.micro.words import Seen as Seen, Step as Step, ToolCall as ToolCall, closing, describe_seen
 from act2see.micro.world import FPS, Clip
 
@@ -47,6 +49,7 @@ Family = Literal[
     "describe",
     "false",
     "beyond",
+    "again",
 ]
 Split = Literal["train", "validation", "test", "held_out"]
 FAMILIES: tuple[Family, ...] = ("observe", "blink", "imagine", "both")
@@ -62,6 +65,7 @@ EVERYDAY: tuple[Family, ...] = (
     "describe",
     "false",
     "beyond",
+    "again",
 )
 """The families of everyday questions."""
 LETTERS = "ABCDEFGH"
@@ -103,6 +107,7 @@ _EVERYDAY_MAKERS: dict[Family, Callable[[random.Random, int, bool], Draft]] = {
     "describe": draw_describe,
     "false": draw_false,
     "beyond": draw_beyond,
+    "again": draw_again,
 }
 
 

@@ -8,6 +8,9 @@ triangle turn when it blinks? What is said then?"):
 - *said, says, mentioned*: searches the transcript of the clip;
 - any other sentence: asks Act2See about the clip in the same words.
 
+A question may name its clip. A name may have spaces, so where it begins is tried: the longest words first
+that may be a name ("in my clip 2.mp4": "my clip 2.mp4", "clip 2.mp4", "2.mp4").
+
 After the first call it uses only the results of the tools. It takes the clip that the librarian ranks first,
 or the next one if Act2See sees nothing in it. Its answer consists of the workers' own words.
 """
@@ -38,10 +41,20 @@ _FILLER = re.compile(
     r"|[^\w\s]",
     re.IGNORECASE,
 )
-_FILE = re.compile(
-    r"(?:\b(?:in|of|from)\s+|\s*)([\w./-]+\.(?:mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|3gp))\b\s*,?\s*",
+_VIDEO = r"\.(?:mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|3gp)\b"
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d"
+_QUOTED = re.compile(
+    "|".join(
+        f"{opening}([^{opening}{closing}\n]+{_VIDEO}){closing}"
+        for opening, closing in ('""', "''", "``", "\u2018\u2019", "\u201c\u201d")
+    ),
     re.IGNORECASE,
 )
+_LAST_WORD = re.compile(rf"[^\s,;?!{_QUOTES}]+?{_VIDEO}", re.IGNORECASE)
+"""The last word of a file's name."""
+_BEFORE = re.compile(rf".*(?:[,;:.?!{_QUOTES}]\s|\b(?:in|of|from|about)\s)", re.IGNORECASE | re.DOTALL)
+"""What cannot belong to a name: up to the last punctuation or preposition before it."""
+_MAX_WORDS = 4  # of a name that is not in quotes, before its last
 _RANKED = re.compile(r"^\d+\. (.+?): [\d.]+ s \(score -?[\d.]+\).*$", re.MULTILINE)
 _NOTHING = re.compile(r"\AAnswer: (?:none|I cannot)|No match", re.IGNORECASE)
 _MAX_CLIPS = 3  # clips to ask about until one shows something
@@ -73,6 +86,10 @@ class Results:
             if call["name"] == name and args.items() <= call["args"].items():
                 return result
         return None
+
+    def fails(self, clip: str) -> bool:
+        """Return whether a worker could not open a clip."""
+        return any(c["args"].get("video") == clip and r.status == "error" for c, r in self.calls)
 
 
 class ScriptedSupervisor(BaseChatModel):
@@ -106,7 +123,9 @@ def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
         return AIMessage(
             "Ask something about the videos, for instance: In which clip does the triangle blink?"
         )
-    plan, results = make_plan(question), _results_in(messages[last + 1 :])
+    results = _results_in(messages[last + 1 :])
+    plans = [make_plan(question, name) for name in _names_in(question)] or [make_plan(question)]
+    plan = next((plan for plan in plans if not (plan.clip and results.fails(plan.clip))), plans[0])
     found = results.of("find_clips")
     if plan.find and not found:
         return _call_tools([("find_clips", {"query": plan.find})])
@@ -119,19 +138,50 @@ def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
     wanted = [("ask_video", {"video": clip, "question": question}) for question in plan.ask]
     wanted += [("search_transcript", {"video": clip, "query": query}) for query in plan.transcript]
     missing = [(name, args) for name, args in wanted if not results.of(name, **args)]
+    if not wanted and not found:
+        return AIMessage(f"Ask something about {clip}, for instance: What colour is the ring?")
     if missing:
         return _call_tools(missing)
     return AIMessage(_answer(plan, clip, results))
 
 
-def make_plan(question: str) -> Plan:
-    """Divide a question into parts for the workers."""
+def _names_in(question: str) -> list[str]:
+    """Return what may be the name of the question's clip, the most likely first."""
+    if quoted := _QUOTED.search(question):
+        return [next(name for name in quoted.groups() if name)]
+    word = _LAST_WORD.search(question)
+    if not word:
+        return []
+    before = question[: word.start()]
+    words = _BEFORE.sub("", before).split()[-_MAX_WORDS:]
+    last = word[0].lstrip("([{<")
+    return [" ".join([*words[n:], last]) for n in range(len(words) + 1)]
+
+
+def _without_name(question: str, name: str) -> str:
+    """Return the question without its clip: "in my b.mp4, what moves?" becomes "what moves?"."""
+    filler = "the|this|that|my|our|your|a|video|clip|file|film|movie|recording|called|named"
+    words = r"\s+".join(re.escape(word) for word in name.split())
+    where = (
+        rf"(?:\b(?:in|of|from)\s+(?:(?:{filler})\s+)*)?[([{{<{_QUOTES}]?{words}[)\]}}>{_QUOTES}]?\s*[,:]?\s*"
+    )
+    return re.sub(where, "", question, flags=re.IGNORECASE)
+
+
+def make_plan(question: str, name: str | None = None) -> Plan:
+    """Divide a question into parts for the workers.
+
+    Args:
+        question: The question.
+        name: The name of the clip in it, or an empty text; by default the most likely one.
+    """
+    if name is None:
+        name = next(iter(_names_in(question)), "")
     find = ""
     ask: list[str] = []
     transcript: list[str] = []
-    named = _FILE.search(question)
     # A question about a clip must not name its file: "In b.mp4, which shape moves?"
-    for part in _SENTENCE.split(_FILE.sub("", question)):
+    for part in _SENTENCE.split(_without_name(question, name) if name else question):
         sentence = str(part or "").strip()
         if not sentence:
             continue
@@ -141,8 +191,8 @@ def make_plan(question: str) -> Plan:
             transcript.append(" ".join(_FILLER.sub(" ", _SAID.sub(" ", sentence)).split()))
         else:
             ask.append(sentence[0].upper() + sentence[1:].replace(" ?", "?"))
-    if named:
-        return Plan("", named[1], tuple(ask), tuple(transcript))
+    if name:
+        return Plan("", name, tuple(ask), tuple(transcript))
     if not find:
         find = ask[0].rstrip("?. ") if ask else question
     return Plan(find, "", tuple(ask), tuple(transcript))
@@ -204,5 +254,8 @@ def _answer(plan: Plan, clip: str, results: Results) -> str:
             lines += [question, str(result.text)]
     for query in plan.transcript:
         if result := results.of("search_transcript", video=clip, query=query):
-            lines += ["In the subtitles:", str(result.text)]
+            if result.status != "error":
+                lines += ["In the subtitles:", str(result.text)]
+            elif str(result.text) not in lines:
+                lines.append(str(result.text))
     return "\n".join(lines)

@@ -18,8 +18,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from act2see.micro.kinds import ABOUT_ONE_SHAPE, DIRECTIONS, KINDS, Asked, ask
-from act2see.micro.names import DIRECTION_NAMES, NAMES, NUMBERS, PLACES, SYNONYMS
+from act2see.micro.kinds import ABOUT_ONE_SHAPE, DIRECTIONS, KINDS, Asked, ask, slots_of
+from act2see.micro.names import (
+    DIRECTION_NAMES,
+    NAMES,
+    NUMBERS,
+    PLACES,
+    STRANGE_SHAPES,
+    STRANGE_SIDES,
+    SYNONYMS,
+)
 from act2see.micro.questions import Item
 from act2see.micro.world import CELLS, COLOURS, SHAPES, SIDES, cell_name
 
@@ -32,6 +40,7 @@ _STRANGE_OPTIONS = 0.06  # share of questions with options whose options fit ano
 _NAMED_OPTIONS = 0.4  # share of questions with options whose options are in people's words
 _OTHER_NAME = 0.06  # share of shapes and colours that have another name than the world's
 _SEVERAL = 0.08  # share of questions beyond the board that are several questions in one
+_STRANGE = 0.14  # share of questions beyond the board that ask about a thing or a side that it has not
 _THINNED = 0.2  # share of lines without a word or two
 _PLACE_NAME = 0.6  # the same for places
 
@@ -129,6 +138,8 @@ class Wordings:
         """Return a question that no board can answer, or several questions in one."""
         if rng.random() < _SEVERAL:
             return self._ask_several(rng)
+        if rng.random() < _STRANGE:
+            return self._ask_about_strange(rng)
         return vary(fill(rng.choice(self.lines["beyond"]), _draw_slots(rng), rng), rng)
 
     def _ask_several(self, rng: random.Random) -> str:
@@ -139,6 +150,15 @@ class Wordings:
             text = fill(rng.choice(self.lines[kind]), _draw_slots(rng), rng)
             texts.append(_uncapitalise(text) if texts else text)
         return vary(texts[0].rstrip("?.! ") + "".join(rng.choice(_JOINTS) + text for text in texts[1:]), rng)
+
+    def _ask_about_strange(self, rng: random.Random) -> str:
+        """Return a question of the board about a shape, or a side, that no board has."""
+        slots = _draw_slots(rng)
+        kinds = [kind for kind in self.lines if kind in KINDS and set(slots_of(kind)) & {"x", "side"}]
+        kind = rng.choice(kinds)
+        strange = rng.choice([slot for slot in slots_of(kind) if slot in ("x", "y", "z", "side")])
+        slots[strange] = rng.choice(STRANGE_SIDES if strange == "side" else STRANGE_SHAPES)
+        return vary(fill(rng.choice(self.lines[kind]), slots, rng), rng)
 
     def follow_up(self, shape: str, rng: random.Random) -> str:
         """Return a question that repeats the one before about another shape."""

@@ -10,6 +10,11 @@ A request is answered only if its host is on a list: this machine's loopback nam
 connection came in on, and the names that the operator added with `--allow-host` or `ACT2SEE_HOSTS`. If the
 request has an origin, the origin must be this server itself (same port, allowed host) or a host that the
 operator added.
+
+A page can also embed an address as a picture, a video, a script or a frame, and learn from it whether it
+exists, how large it is and how long. Such requests have no origin, but browsers mark them in
+`Sec-Fetch-Site`. Of another site's requests without an origin, only links are answered, which open as a page
+of their own.
 """
 
 from __future__ import annotations
@@ -101,6 +106,9 @@ class AllowedHosts:
             if not self._origin_allowed(origin, host, scope):
                 message = f"pages from {_shown(given)} are not allowed: {_remedy(origin)}"
                 return 403, "origin_not_allowed", message
+        if _is_embedded(scope):
+            message = "pages of other sites may not embed this address: open it as a page of its own"
+            return 403, "site_not_allowed", message
         return None
 
     def _origin_allowed(
@@ -138,6 +146,20 @@ def parse_origin(origin: str) -> tuple[str, str] | None:
     except ValueError:
         return None
     return parse_host(parts.netloc) if parts.scheme in ("http", "https") else None
+
+
+def _is_embedded(scope: MutableMapping[str, Any]) -> bool:
+    """Return whether a page of another site embeds the address, by the marks that browsers set.
+
+    A page on another port of this machine counts as "same-site". A request with an origin was checked by it.
+    """
+    site = _header(scope, b"sec-fetch-site")
+    if not {"cross-site", "same-site"} & set(site) or _header(scope, b"origin"):
+        return False
+    is_link = _header(scope, b"sec-fetch-mode") == ["navigate"] and _header(scope, b"sec-fetch-dest") == [
+        "document"
+    ]
+    return not is_link
 
 
 def _is_own(name: str, scope: MutableMapping[str, Any]) -> bool:

@@ -12,13 +12,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from act2see.tools.runtime.text import drop_controls
+
 _PIECE = re.compile(r"\n|[^\S\n]+|\S+")
 
 
 def plain(text: str, style: str = "") -> Text:
     """Return the text as rich text, unparsed, without control characters other than newlines and tabs."""
-    return Text(_CONTROL.sub("", text), style)
+    return Text(drop_controls(text), style)
 
 
 class Breaker:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from act2see.errors import StoreError, TraceError, VideoError
 from act2see.tools.frames import FrameRef
-from act2see.tools.runtime.files import read_file, whole_folder
+from act2see.tools.runtime.files import check_file, check_folder, read_file, whole_folder
 from act2see.tools.runtime.picture_files import MAX_BYTES, PictureError, decode_picture
 from act2see.tools.video.reader import had_digest, video_digest
 from act2see.tools.video.store import FrameStore, frame_digest, frame_png
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 OURS = "trace.json"
 """The file that marks a folder as a saved trace. Only such a folder, or an empty one, is overwritten."""
+OTHERS = ("frames", "trace.html", ".DS_Store")
+"""What else such a folder contains. A folder with other files is not overwritten: they would be lost."""
+MARKS = {".html": b".a2s", ".json": b'"schema_version"', ".jsonl": b'"schema_version"', ".md": b" in view"}
+"""Bytes near the start of each kind of file that a trace is written to: only such files are overwritten."""
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # clients supply ids, and an id becomes a file name
 
 
@@ -44,7 +48,7 @@ def save_folder(trace: Trace, folder: Path, frames: FrameSource) -> int:
         StoreError: The folder cannot be written, or contains other files.
     """
     missing = 0
-    with whole_folder(folder, OURS) as new:
+    with whole_folder(folder, OURS, OTHERS) as new:
         (new / OURS).write_text(trace.to_json() + "\n", encoding="utf-8")
         (new / "frames").mkdir()
         for number, frame in enumerate(_pictures(trace)):
@@ -58,6 +62,22 @@ def save_folder(trace: Trace, folder: Path, frames: FrameSource) -> int:
             (new / "frames" / name).write_bytes(png)
         (new / "trace.html").write_text(trace_html(trace, frames), encoding="utf-8", errors="replace")
     return missing
+
+
+def check_target(path: Path, *, force: bool = False) -> None:
+    """Check that a trace may be written to a folder, or to a file of a kind in `MARKS`.
+
+    Args:
+        path: The folder (a name without a suffix) or the file.
+        force: Whether a file that is no trace may be replaced. Folders with other files never are.
+
+    Raises:
+        StoreError: The folder or file exists and is no trace.
+    """
+    if path.suffix in MARKS:
+        check_file(path, MARKS[path.suffix], force=force)
+    else:
+        check_folder(path, OURS, OTHERS)
 
 
 def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:

@@ -29,7 +29,7 @@ from act2see.trace.question import Question as Question, Turn as Turn
 
 SCHEMA_VERSION = 1
 
-_SUMMARY = ("answer", "choice", "options")
+_SUMMARY = ("answer", "choice", "options", "refused")
 """Keys that `to_json(summary=True)` puts in front of the trace's own fields."""
 _REPR_CALLS = 3  # calls that `repr` lists
 _REPR_FRAMES = 4  # frames that it lists for a call
@@ -272,8 +272,8 @@ class TraceRecord(Record):
         """Return the trace as one line of JSON.
 
         Args:
-            summary: Put `answer`, `choice` and `options` first, for scripts that need only these. `from_json`
-                reads both forms.
+            summary: Put `answer`, `choice`, `options` and `refused` first, for scripts that need only these.
+                `from_json` reads both forms.
 
         Raises:
             ValueError: A text contains a lone surrogate, which JSON cannot contain.
@@ -281,7 +281,8 @@ class TraceRecord(Record):
         whole = self.model_dump_json()
         if not summary:
             return whole
-        top = {"answer": self.answer, "choice": self.choice, "options": self.question.options}
+        values = (self.answer, self.choice, self.question.options, self.refused)
+        top = dict(zip(_SUMMARY, values, strict=True))
         return f"{json.dumps(top, ensure_ascii=False)[:-1]}, {whole[1:]}"
 
     def save(self, path: str | Path) -> Path:

@@ -5,6 +5,7 @@ FFmpeg's decoding of the whole file is the truth for the pictures.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 from tests.tools.videos import number, write_video
 
 from act2see.tools.video.library import ProbedVideo
-from act2see.tools.video.reader import VideoFile, open_video
+from act2see.tools.video.reader import Decoder, VideoFile, open_video
 
+DECODERS: list[Decoder] = ["pyav", "decord"] if importlib.util.find_spec("decord") else ["pyav"]
 EVEN = [i / 30 for i in range(48)]
 NO_B_FRAMES = {"bf": "0"}
 
@@ -24,7 +26,10 @@ NO_B_FRAMES = {"bf": "0"}
 def decode_whole(path: Path) -> list[int]:
     """Return the numbers that the frames of a file show."""
     with av.open(str(path)) as container:
-        return [number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        return [
+            number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+            for frame in container.decode(video=0)
+        ]
 
 
 def check(path: Path, times: Sequence[float], *, within: float = 1 / 60) -> VideoFile:
@@ -149,3 +154,49 @@ def test_frames_before_the_picture_has_recovered_are_read(
     with caplog.at_level(logging.WARNING):
         check(path, EVEN)
     assert "cannot be decoded" not in caplog.text
+
+
+def test_frames_that_come_before_the_picture_has_recovered_are_not_taken(tmp_path: Path) -> None:
+    options = {"preset": "ultrafast", "x264-params": "intra-refresh=1:keyint=12:bframes=0"}
+    path = write_video(tmp_path / "clip.mp4", [i / 25 for i in range(60)], options=options)
+    truth = decode_whole(path)
+    for decoder in DECODERS:
+        video = open_video(path, decoder=decoder)
+        assert video.decoder == "pyav"
+        for i in range(36, 60):
+            [(_, _, pixels)] = video.read([i], (64, 48))
+            assert number(pixels) == truth[i] == i
+
+
+def test_a_frame_that_cannot_be_decoded_is_the_one_that_stays_on_screen(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "source.mp4", EVEN, codec="mjpeg", pixel_format="yuvj420p")
+    path = tmp_path / "clip.mp4"
+    with av.open(str(source)) as original, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(original.streams.video[0])
+        for n, packet in enumerate(p for p in original.demux(video=0) if p.size):
+            if 20 <= n < 25:
+                packet.update(bytes(packet.size))
+            packet.stream = stream
+            container.mux(packet)
+    video = open_video(path)
+    shown = {i: number(pixels) for i, _, pixels in video.read([0, 22, 24, 25, 47], (64, 48))}
+    assert shown == {0: 0, 22: 19, 24: 19, 25: 25, 47: 47}
+    [(_, _, pixels)] = video.read([23], (64, 48))
+    assert number(pixels) == 19
+
+
+def test_a_frame_whose_packet_starts_empty_is_read_as_ffmpeg_reads_it(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "source.mov", EVEN, codec="mjpeg", pixel_format="yuvj420p")
+    path = tmp_path / "clip.mov"
+    with av.open(str(source)) as original, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(original.streams.video[0])
+        for n, packet in enumerate(p for p in original.demux(video=0) if p.size):
+            if n == 20:
+                packet.update(bytes(100) + bytes(packet)[100:])
+            packet.stream = stream
+            container.mux(packet)
+    video = open_video(path)
+    assert decode_whole(path) == list(range(48))
+    for i in (20, 21):
+        [(_, _, pixels)] = video.read([i])
+        assert number(pixels) == i

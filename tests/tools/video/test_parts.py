@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from act2see.errors import ConfigError, VideoError
 from act2see.micro.world import FPS, Board, Clip, Piece, write_clip
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
 from act2see.tools.video.reader import open_video, video_digest
+from act2see.tools.video.store import FrameStore
 from act2see.tools.video.window import Window
 
 FULL = Board(
@@ -66,13 +69,18 @@ def test_the_path_of_a_part_opens_it_also_within_a_part(tmp_path: Path) -> None:
     assert open_video(inner).seconds == pytest.approx(3)
 
 
+def library_in(folder: Path) -> VideoLibrary:
+    return VideoLibrary(folder / "cache", FrameStore(folder / "frames"), 96)
+
+
 def test_cuts_are_found_at_their_times(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("scenedetect")
+    library = library_in(tmp_path)
     slow = ((0, FULL), (4 * FPS, BARE), (9 * FPS, FULL))
     clip = str(write_clip(Clip(12 * FPS, slow), tmp_path / "clip.mp4"))
-    assert find_cuts(clip, 12) == pytest.approx([4, 9], abs=0.1)
-    assert find_cuts(f"{clip}#t=3,11", 8) == pytest.approx([1, 6], abs=0.1)
-    assert find_cuts(f"{clip}#t=5,8", 3) == []
+    assert find_cuts(library, clip) == pytest.approx([4, 9], abs=0.1)
+    assert find_cuts(library, f"{clip}#t=3,11") == pytest.approx([1, 6], abs=0.1)
+    assert find_cuts(library, f"{clip}#t=5,8") == []
     capfd.readouterr()
     (tmp_path / "text.mp4").write_text("no video " * 99)
     with pytest.raises(VideoError):
@@ -80,14 +88,41 @@ def test_cuts_are_found_at_their_times(tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == ""  # FFmpeg is silent, as before
 
 
+def test_cuts_are_those_of_the_stream_that_is_shown(tmp_path: Path) -> None:
+    pytest.importorskip("scenedetect")
+    clip = str(write_two_streams(tmp_path / "clip.mkv"))
+    library = library_in(tmp_path)
+    assert find_cuts(library, f"{clip}#v=0") == []
+    assert find_cuts(library, f"{clip}#v=1") == pytest.approx([1.0], abs=0.1)
+
+
+def write_two_streams(path: Path) -> Path:
+    """Write two seconds of two streams: the first without a cut, the second with one after a second."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(20):
+            for number, stream in enumerate(streams):
+                value = 220 if number and i >= 10 else 30
+                picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), value, np.uint8), format="rgb24")
+                container.mux(stream.encode(picture))
+        for stream in streams:
+            container.mux(stream.encode())
+    return path
+
+
 def test_find_cuts_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / "clip.mp4"
-    broken.write_bytes(b"no video" * 100)
-    with pytest.raises(VideoError, match="no scenes can be found"):
-        find_cuts(str(broken), 5)
+    library = library_in(tmp_path)
+    playlist = tmp_path / "clip.mp4"
+    playlist.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(VideoError, match="is a playlist"):
+        find_cuts(library, str(playlist))
     monkeypatch.setitem(sys.modules, "scenedetect", None)
     with pytest.raises(ConfigError, match=r"act2see\[scenes\]"):
-        find_cuts(str(broken), 5)
+        find_cuts(library, str(playlist))
 
 
 def test_parts_far_into_a_video_have_digests_of_their_own(tmp_path: Path) -> None:

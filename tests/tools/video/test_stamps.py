@@ -107,3 +107,7 @@ def test_the_time_it_takes_is_bounded() -> None:
     before = time.process_time()
     mend(stamps)
     assert time.process_time() - before < 10
+
+
+def test_a_repeated_last_stamp_is_one_step_later() -> None:
+    assert mend(change(EVEN, f39=EVEN[38])) == pytest.approx(EVEN)

@@ -68,7 +68,7 @@ def test_the_same_picture_is_written_once(tmp_path: Path) -> None:
     before = path.stat().st_mtime_ns, path.stat().st_ino
     FrameStore(tmp_path).put(noise(0))
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
+    assert [p.name for p in tmp_path.rglob("*.png")] == [path.name]
 
 
 def test_the_store_copies_the_callers_array(tmp_path: Path) -> None:

@@ -206,3 +206,10 @@ def test_too_many_cues_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (path := tmp_path / "clip.srt").write_text("00:01 --> 00:02\nx\n\n" * 11)
     with pytest.raises(TranscriptError, match="more than 10 cues: split the file"):
         read_transcript(path)
+
+
+def test_controls_and_overrides_are_left_out_and_text_in_both_directions_stays(tmp_path: Path) -> None:
+    file = tmp_path / "clip.srt"
+    text = "\u202bאבא (אמא)\u200f!\u202c \u202eabc\x1b[2J\x00\x9b\u2066x\u2069"
+    file.write_text(f"1\n00:00:01,000 --> 00:00:02,000\n{text}\n", encoding="utf-8")
+    assert [line.text for line in read_transcript(file).lines] == ["אבא (אמא)\u200f! abc[2Jx"]

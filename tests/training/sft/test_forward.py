@@ -19,6 +19,7 @@ from act2see.trace.record import Answer, Question, Text
 from act2see.trace.trace import Trace
 from act2see.training.sft.collate import IGNORED, collate
 from act2see.training.sft.forward import Ready, last_hidden, ready
+from act2see.training.sft.lengths import split_by_length
 from act2see.training.sft.loop import fit, warm_cosine
 
 Source = Callable[[FrameRef], np.ndarray]
@@ -131,3 +132,33 @@ def test_fit_gives_the_losses_and_weights_of_a_plain_loop(make: Make) -> None:
     assert losses == pytest.approx([wanted[0], wanted[4]], abs=1e-4)
     for name, weight in fitted.named_parameters():
         assert torch.allclose(weight, model.get_parameter(name), atol=2e-4), name
+
+
+@pytest.mark.parametrize("rows", MIXES)
+@pytest.mark.parametrize("parts", [1, 2, 6])
+def test_parts_of_similar_length_have_the_loss_of_the_whole(make: Make, rows: Any, parts: int) -> None:
+    model = load().eval()
+    whole = ready(make(*rows))
+    split = split_by_length(whole, parts)
+    assert len(split) == min(parts, len(rows))
+    assert sum(len(part["input_ids"]) for part in split) == len(rows)
+
+    def losses(batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            hidden = last_hidden(model, batch).flatten(0, 1)[batch["places"]]
+            logits = model.lm_head(hidden)
+        return torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
+
+    got = torch.cat([losses(part) for part in split])
+    assert torch.allclose(got.sort().values, losses(whole).sort().values, atol=1e-4)
+
+
+def test_parts_end_with_their_last_target(make: Make) -> None:
+    whole = ready(make((SMALL,) * 3, (), (SMALL,)))
+    widths = [part["input_ids"].shape[1] for part in split_by_length(whole, 3)]
+    assert widths == sorted(widths)
+    assert widths[-1] < whole["input_ids"].shape[1]
+    for part in split_by_length(whole, 3):
+        assert int(part["places"].max()) == part["input_ids"].numel() - 1
+    text, *_ = split_by_length(whole, 3)
+    assert "pixel_values" not in text

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from act2see.agent.packing import Packed
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
 
@@ -25,6 +26,12 @@ class Job:
     """Decodes the next token; returns the text that it completes."""
     done: Done = field(default_factory=lambda: Done(StopReason.EOS))
     """The counts of its prefill."""
+    packed: Packed | None = None
+    """The packed rollout, if it was packed ahead of the worker."""
+    patches: dict[str, Any] = field(default_factory=dict)
+    """The patches of frames by their digests, if they were made ahead of the worker."""
+    failure: Exception | None = None
+    """The error of packing ahead of the worker."""
     sampler: Any = None
     """The `TokenSampler` of the request."""
 

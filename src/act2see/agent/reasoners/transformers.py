@@ -5,7 +5,7 @@ token each per forward. A rollout that stops leaves the batch at once, and its k
 row. When the rollout comes back with a frame, its ids are compared with those in the row, and only the new
 ones are read: the last token written, the frame, its marks. Ids are always those of the rendered rollout, so
 a resumed run reads exactly the ids that the interrupted run had read. If more rollouts wait than there are
-rows, rollouts of different videos take turns.
+rows, rollouts of different videos take turns. Long prompts are packed in other threads (`ahead.py`).
 
 Positions are passed explicitly, from `get_rope_index` over the whole sequence: otherwise the model object
 would apply the offsets of the rollout that it read last.
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from act2see.agent.packing import Packed, Packer
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.adapters import check_adapter
+from act2see.agent.reasoners.ahead import PackAhead
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.agent.reasoners.decode import StepDecoder, choose_record
 from act2see.agent.reasoners.faults import SHORTEN
@@ -93,6 +94,7 @@ class TransformersReasoner(Reasoner):
         self._ends = packer.codec.ends()
         self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
         self._waiting: list[Job] = []
+        self._ahead = PackAhead(packer, frames, self.context)
         self._thread: threading.Thread | None = None
         self._lock = Lock()
         self._inherited = False  # whether the model was loaded by the process that this one was forked from
@@ -184,11 +186,13 @@ class TransformersReasoner(Reasoner):
         if thread is not None:
             self._inbox.put(None)
             thread.join()
+        self._ahead.close()
 
     def renew(self) -> None:
         """Start with an own worker and empty rows in a forked child. The parent answers its own requests."""
         self._inbox = queue.SimpleQueue()
         self._waiting = []
+        self._ahead = PackAhead(self.packer, self.frames, self.context)
         self._thread = None
         self._rows = [Row() for _ in self._rows]
         self._active = 0
@@ -223,7 +227,8 @@ class TransformersReasoner(Reasoner):
                 if item is None:
                     return False
                 if isinstance(item, Job):
-                    self._waiting.append(item)
+                    if not self._ahead.take(item, self._rows, self._inbox.put):
+                        self._waiting.append(item)
                 else:
                     self._forget_rows(item)
         except queue.Empty:
@@ -251,7 +256,9 @@ class TransformersReasoner(Reasoner):
         if job.cancelled:
             return
         try:
-            packed = self.packer.pack(job.request.rollout)
+            if job.failure:
+                raise job.failure
+            packed = job.packed or self.packer.pack(job.request.rollout)
             if len(packed.ids) + 1 > self.context:
                 count = len(packed.ids)
                 raise ContextError(
@@ -286,7 +293,9 @@ class TransformersReasoner(Reasoner):
             packed,
             image=self.packer.image_token_id,
             merge=self.packer.merge,
-            patches=lambda new: self.packer.patches([packed.images[i] for i in new], self.frames),
+            patches=lambda new: self.packer.patches(
+                [packed.images[i] for i in new], self.frames, job.patches
+            ),
         )
         logits, row.position = prefill.read(start)
         row.session = session

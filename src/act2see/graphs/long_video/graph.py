@@ -86,8 +86,8 @@ class LongVideoContext(AskContext):
     """The settings that one run may change: those for splitting, and those of `AskContext` for each part."""
 
     by: Literal["time", "scene"] | None = field(default=None, kw_only=True)
-    seconds: float | None = field(default=None, kw_only=True)
-    overlap: float | None = field(default=None, kw_only=True)
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = field(default=None, kw_only=True)
+    overlap: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = field(default=None, kw_only=True)
 
 
 class LongOutput(TypedDict):
@@ -195,6 +195,9 @@ class _Nodes:
         """Check the question, and send it to each part."""
         question, options = validate_question(state)
         settings = self._run_settings(runtime.context, config)
+        given = run_context(
+            runtime.context, config
+        ).earlier  # all settings are checked before a file is opened
         digest, pieces = await asyncio.to_thread(self._pieces, os.fspath(state["video"]), settings)
         if len(pieces) > settings.max_parts:
             raise ConfigError(
@@ -203,7 +206,7 @@ class _Nodes:
             )
         emit(runtime, SplitEvent(parts=tuple((start, stop) for start, stop, _ in pieces)))
         kept = state.get("turns", ()) if state.get("digest") == digest else ()
-        turns = earlier_turns(run_context(runtime.context, config).earlier, kept)
+        turns = earlier_turns(given, kept)
         earlier = [turn.model_dump() for turn in turns]
         sends = []
         for number, (_, _, path) in enumerate(pieces):
@@ -289,14 +292,15 @@ class _Nodes:
 
     def _pieces(self, video: str, settings: LongVideo) -> tuple[str, list[tuple[float, float, str]]]:
         """Split the video; return its digest, and the start, the stop and the path of each part."""
-        info = self.parts.resources.finder.library.probe(video).info
+        library = self.parts.resources.finder.library
+        info = library.probe(video).info
         length = info.seconds
         view = self.config.view
         seconds = settings.seconds or 0.75 * view.max_frames / view.fps
         if settings.by == "time":
             spans = by_time(length, seconds, settings.overlap)
         else:
-            spans = by_scene(find_cuts(video, length), length, seconds, settings.overlap)
+            spans = by_scene(find_cuts(library, video), length, seconds, settings.overlap)
         whole = absolute_path(video)
         return info.digest, [(span.start, span.stop, part_path(whole, span, length)) for span in spans]
 

@@ -29,7 +29,7 @@ from act2see.trace.trace import Trace
 from act2see.training.sft.forward import Batch
 
 # Everyday families whose chains go on after the view.
-_IN_CHAINS: tuple[Family, ...] = ("plain", "when", "count", "exists", "first", "two", "false")
+_IN_CHAINS: tuple[Family, ...] = ("plain", "when", "count", "exists", "first", "two", "false", "again")
 CHAIN_FAMILIES: tuple[Family, ...] = (*FAMILIES, *FAMILIES, *_IN_CHAINS, *_IN_CHAINS, "plain", "changes")
 """The families of chains that go on after the view, as often as they are drawn."""
 ALL_FAMILIES: tuple[Family, ...] = (*CHAIN_FAMILIES, "describe", "beyond", "beyond")

@@ -248,7 +248,7 @@ def train_generator(
     trainable.train()
     for step in range(steps):
         if step % (4 * POOL_STEPS) == 0:
-            pool = _draw_pool(vae, POOL_STEPS * batch, rng, noise)
+            pool = _draw_pool(vae, min(POOL_STEPS, steps) * batch, rng, noise)
         loss: Any = _velocity_loss(pipeline, pool, step % POOL_STEPS * batch, batch, sigma)
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, steps, 1e-3)

@@ -2,7 +2,8 @@
 
 The base model learns to describe initial frames, to look up facts in the description, and to answer from it,
 on boards drawn at its own resolution. It never sees a tool tag. SFT uses drawn chains (`chain_lessons`), and
-traces that the real graph made with the real tools (`corpus`).
+traces that the real graph made with the real tools (`corpus`). Last, with wider feed-forward layers, the
+model reads questions in people's words: these have far more words than the world, and are learned slowly.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from act2see.micro.questions import EVERYDAY, FAMILIES, make_item, sentences
 from act2see.micro.recipe.chain_lessons import Chains, Ends, Readings, Traces, render_trace
 from act2see.micro.recipe.learn_eyes import train_eyes
 from act2see.micro.recipe.lessons import Answers, Clips, Facts, Glances
-from act2see.micro.recipe.models import build_vlm, vlm_image_processor
+from act2see.micro.recipe.models import build_vlm, vlm_image_processor, widen_ffn
 from act2see.micro.recipe.prefetch import Mix, Workers, processes_for
 from act2see.micro.recipe.tokenizers import qwen_tokenizer
 from act2see.micro.wordings import load_wordings
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 VOCABULARY = 1500
 """Tokens of the VLM. The world has some 250 words; the others are parts of people's words."""
 _LINES_IN_VOCABULARY = 6000
+FFN = 768
+"""Units of each feed-forward layer of the shipped VLM; the base has half as many."""
 
 
 def vocabulary_texts() -> Iterator[str]:
@@ -141,6 +144,33 @@ def train_sft(
         batches = workers.batches(Ready(lesson), steps)
         fit(model, batches, steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
     return model, packer
+
+
+def train_words(
+    model: Qwen3VLForConditionalGeneration,
+    packer: Packer,
+    steps: int,
+    batch: int = 128,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Go on with SFT in place: most steps are readings of questions, the others drawn chains and their ends.
+
+    Args:
+        model: The fine-tuned model, on the device to train on.
+        packer: Its packer.
+        steps: The number of steps.
+        batch: The number of questions in a step.
+        seed: The seed of the data.
+        progress: Called every 25 steps.
+    """
+    widen_ffn(model, FFN)
+    reading = Readings(packer, batch, seed)
+    chains, ends = Chains(packer, max(1, batch // 10), seed), Ends(packer, max(1, batch // 6), seed)
+    lesson = Mix((chains, reading, reading, reading, ends, reading, reading, reading))
+    with Workers(processes_for(model.device.type), pin=model.device.type == "cuda") as workers:
+        batches = workers.batches(Ready(lesson), steps)
+        fit(model, batches, steps, rate=8e-4, warmup=60, name="words", progress=progress)
 
 
 def sft_lesson(packer: Packer, traces: Sequence[Trace], store: FrameStore, batch: int, seed: int) -> Lesson:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import AutoencoderKL, StableDiffusion3Img2ImgPipeline
     from transformers import Blip2ForImageTextRetrieval, Qwen3VLForConditionalGeneration
 
@@ -187,6 +188,41 @@ def build_vlm(tokenizer: Any) -> Qwen3VLForConditionalGeneration:
     # distinguish cells.
     torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=0.3)
     return model
+
+
+def widen_ffn(model: Qwen3VLForConditionalGeneration, width: int) -> None:
+    """Widen the feed-forward layers of a VLM's text model in place, without a change of what it computes.
+
+    The new units have random inputs, and outputs of zero.
+
+    Args:
+        model: The model.
+        width: The number of units of each layer.
+    """
+    import torch
+
+    for layer in model.model.language_model.layers:
+        mlp = layer.mlp
+        for name in ("gate_proj", "up_proj"):
+            narrow = getattr(mlp, name).weight.detach()  # (units, hidden)
+            wide = narrow.new_empty(width, narrow.shape[1]).normal_(0, float(narrow.std()))
+            wide[: len(narrow)] = narrow
+            setattr(mlp, name, _linear(wide))
+        narrow = mlp.down_proj.weight.detach()  # (hidden, units)
+        wide = torch.zeros(narrow.shape[0], width, dtype=narrow.dtype, device=narrow.device)
+        wide[:, : narrow.shape[1]] = narrow
+        mlp.down_proj = _linear(wide)
+        mlp.intermediate_size = width
+    model.config.text_config.intermediate_size = width
+
+
+def _linear(weight: torch.Tensor) -> torch.nn.Linear:
+    import torch
+
+    rows, columns = weight.shape
+    linear = torch.nn.Linear(columns, rows, bias=False, device="meta")
+    linear.weight = torch.nn.Parameter(weight)
+    return linear
 
 
 def encoder_image_processor() -> Any:

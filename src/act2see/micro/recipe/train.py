@@ -7,7 +7,7 @@ Each stage has its own folder, so that it can be run again alone:
     generator  the VAE, then Stable Diffusion 3 as a world model of tipping boards
     corpus     reference chains through the real graph, with the new encoder and generator
     vlm        SFT of the base model on drawn chains, people's questions and the corpus, with the loss on the
-               model's own text alone
+               model's own text alone; then mostly on people's questions (`words`)
 
 Weights are saved in float16, which halves their size, and run in float32.
 """
@@ -38,11 +38,12 @@ FULL = {
     "generator": 5000,
     "corpus": 1400,
     "vlm": 2500,
+    "words": 6000,
 }
 """The steps of each stage on a CPU, whose time they are chosen for."""
-FULL_ON_GPU = {**FULL, "base": 6400, "answers": 900, "encoder": 3000, "vlm": 24_000}
+FULL_ON_GPU = {**FULL, "base": 6400, "answers": 900, "encoder": 3000, "vlm": 24_000, "words": 24_000}
 """The steps on a GPU, where a step of the VLM takes a fiftieth of its time on two cores."""
-QUICK = {"base": 16, "answers": 2, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
+QUICK = {"base": 16, "answers": 2, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4, "words": 4}
 
 
 def train(
@@ -118,7 +119,7 @@ def _run(
     elif stage == "corpus":
         _corpus(out, counts["corpus"])
     else:
-        _vlm(out, counts["vlm"], seed, device, progress)
+        _vlm(out, counts["vlm"], counts["words"], seed, device, progress)
     seconds = round(time.perf_counter() - started, 1)
     log.info("stage %s took %.0f s", stage, seconds)
     return seconds
@@ -223,9 +224,9 @@ def _corpus(out: Path, count: int) -> None:
     log.info("%d chains, dropped: %s", len(path.read_text().splitlines()), dict(dropped))
 
 
-def _vlm(out: Path, steps: int, seed: int, device: str, progress: Progress | None) -> None:
+def _vlm(out: Path, steps: int, words: int, seed: int, device: str, progress: Progress | None) -> None:
     from act2see.micro.recipe.corpus import corpus_config
-    from act2see.micro.recipe.learn_vlm import save, train_sft
+    from act2see.micro.recipe.learn_vlm import save, train_sft, train_words
     from act2see.tools.video.store import FrameStore
     from act2see.trace.trace import load_traces
 
@@ -233,4 +234,5 @@ def _vlm(out: Path, steps: int, seed: int, device: str, progress: Progress | Non
     store = FrameStore(str(Path(config.cache or "") / "frames"))
     traces = list(load_traces(out / "corpus" / "traces.jsonl"))
     model, packer = train_sft(out / "base", traces, store, steps, seed=seed, progress=progress, device=device)
+    train_words(model, packer, words, seed=seed, progress=progress)
     save(model, packer, out / "vlm")

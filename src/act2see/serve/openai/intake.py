@@ -2,8 +2,9 @@
 
 A client may send slowly, send much, or send nothing. The bytes of all bodies that are read or parsed now are
 counted together, so that many large requests cannot fill the memory; a client reads 429 and tries again. A
-body has a time limit as a whole, since one byte a second is not silence. A few threads decode pictures,
-so that a burst of them leaves the processor to the engine.
+body has a time limit as a whole, since one byte a second is not silence. A few requests at a time are parsed
+and their pictures decoded, so that a burst of them leaves memory and the processor to the engine. Short
+requests have places of their own: they do not wait behind long ones.
 
 uvicorn limits the time between two requests of a connection, but not that of a request's head.
 `PunctualHttp` closes a connection whose head does not come.
@@ -31,7 +32,8 @@ BODY_SECONDS = 60.0
 """The time within which a request's body must come."""
 HEAD_SECONDS = 20.0
 """The time within which a request's head must come."""
-_DECODERS = 2  # requests whose pictures are decoded at one time
+_PLACES = 2  # the requests of a kind that are read at one time
+_SHORT = 64 << 10  # bytes of a short request
 
 
 @dataclass(slots=True)
@@ -43,8 +45,14 @@ class Intake:
     seconds: float = BODY_SECONDS
     held: int = field(default=0, init=False)
     """The bytes of the bodies that are read or parsed now."""
-    decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DECODERS), init=False)
-    """Held while a request's pictures are decoded."""
+    short: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PLACES), init=False)
+    """Held while a short request is parsed and its pictures are decoded."""
+    long: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PLACES), init=False)
+    """The same for a long one."""
+
+    def place(self, body: bytes) -> asyncio.Semaphore:
+        """Return what to hold while a body is parsed and its pictures are decoded."""
+        return self.short if len(body) <= _SHORT else self.long
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:

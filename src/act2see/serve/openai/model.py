@@ -21,6 +21,9 @@ from act2see.graphs.sections import ReasonerConfig
 from act2see.serve.openai.rollout import ChatPrompt, RequestPictures
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, StopStrings, TextPart
 
+PATCH_CACHE = 64 << 20
+"""Bytes of patches that the server keeps. A chat's pictures are already in its row of the cache when it comes
+back, so patches would only fill the memory."""
 _MAX_CHARACTERS = 16  # an upper bound of the average characters per token, in any text that people write
 
 
@@ -88,6 +91,7 @@ class ServedModel:
                 "choose a local checkpoint (reasoner.use: transformers)"
             )
         engine: Any = lazy.reasoner()
+        engine.packer.cache_bytes = PATCH_CACHE
         sampling = resolve_sampling(config)
         return cls(engine, pictures, name, engine.context, sampling, key, waiting)
 
@@ -113,21 +117,29 @@ class ServedModel:
             )
 
     def check_length(self, chat: ChatRequest) -> None:
-        """Raise `ProtocolError` (400) for text that is far longer than the context.
+        """Raise `ProtocolError` (400) for a chat that is far longer than the context.
 
         This check is made before pictures are decoded and the text is tokenized, because both block others.
         """
-        characters = 0
+        if not self.context:
+            return
+        characters = count = 0
         for message in chat.messages:
-            characters += sum(len(part.text) for part in message.parts if isinstance(part, TextPart))
-        if self.context and characters > self.context * _MAX_CHARACTERS:
-            raise ProtocolError(
-                400,
-                f"the chat has {characters:,} characters, too many for this model's context of "
-                f"{self.context:,} tokens: shorten it",
-                "context_length_exceeded",
-                "messages",
-            )
+            parts = message.parts
+            count += len(parts) + 1
+            characters += sum(len(part.text) for part in parts if isinstance(part, TextPart))
+        if count > self.context:  # each message and nearly every part has a token or more
+            raise self._too_long(f"{count:,} messages and parts")
+        if characters > self.context * _MAX_CHARACTERS:
+            raise self._too_long(f"{characters:,} characters")
+
+    def _too_long(self, what: str) -> ProtocolError:
+        return ProtocolError(
+            400,
+            f"the chat has {what}, too many for this model's context of {self.context:,} tokens: shorten it",
+            "context_length_exceeded",
+            "messages",
+        )
 
     def _sampling(self, chat: ChatRequest) -> Sampling:
         """Return the chat's sampling settings, with the model's own for those that the chat leaves out."""
@@ -147,9 +159,8 @@ class ServedModel:
             prompt: The prompt of `build_prompt` for this request.
 
         Raises:
-            ProtocolError: The chat is too long (400), or too many requests are under way (429).
+            ProtocolError: Too many requests are under way (429).
         """
-        self.check_length(chat)
         self.check_room()
         self.under_way += 1
         # The reasoner calls `ends_at` before it yields the same text, so each side needs its own matcher.

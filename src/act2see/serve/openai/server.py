@@ -1,7 +1,8 @@
 """The OpenAI-compatible server of `act2see serve openai`, for tests and for users without vLLM.
 
-It offers the list of models and chat completions, whole or streamed. `rollout.py` converts chats into
-rollouts, `model.py` generates the answers. If a client disconnects, its answer is cancelled.
+It offers the list of models and chat completions, whole or streamed, and its OpenAPI schema. `rollout.py`
+converts chats into rollouts, `model.py` generates the answers. If a client disconnects, its answer is
+cancelled.
 
 Clients need a key only if one is set. The content type must be JSON, because a web page may not send JSON to
 another origin without permission, and the host must be allowed by `serve/hosts.py`. Each 500 has an id, and
@@ -26,7 +27,8 @@ from act2see.serve.failures import LogFailures, failure_message, log_failure
 from act2see.serve.hosts import AllowedHosts
 from act2see.serve.openai.intake import HEAD_SECONDS, Intake, punctual_http
 from act2see.serve.openai.model import End, ServedModel
-from act2see.serve.openai.rollout import build_prompt
+from act2see.serve.openai.rollout import ChatPrompt, build_prompt
+from act2see.serve.openai.schema import openapi_schema
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, Reply, read_request
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def build_app(
     endpoints = _Endpoints(served, intake or Intake())
     routes = [
         Route("/health", endpoints.health),
+        Route("/openapi.json", endpoints.show_schema),
         Route("/v1/models", endpoints.list_models),
         Route("/v1/models/{name:path}", endpoints.show_model),
         Route("/v1/chat/completions", endpoints.complete_chat, methods=["POST"]),
@@ -81,6 +84,11 @@ class _Endpoints:
 
         return JSONResponse({"status": "ok", "under_way": self.served.under_way})
 
+    async def show_schema(self, request: Request) -> Response:
+        from starlette.responses import JSONResponse
+
+        return JSONResponse(openapi_schema(self.served.name))
+
     async def list_models(self, request: Request) -> Response:
         from starlette.responses import JSONResponse
 
@@ -99,13 +107,7 @@ class _Endpoints:
 
         _check_key(self.served, request)
         self.served.check_room()
-        async with self.intake.body(request) as body:
-            chat = await asyncio.to_thread(read_request, body)
-            _check_model(self.served, chat.model)
-            self.served.check_length(chat)
-            async with self.intake.decoding:
-                self.served.check_room()
-                prompt = await asyncio.to_thread(build_prompt, chat, self.served.pictures)
+        chat, prompt = await self._take_in(request)
         items = self.served.answer(chat, prompt)
         if chat.stream:
             # Wait for the first item: an error before it is an HTTP error, not an event in the stream.
@@ -116,6 +118,24 @@ class _Endpoints:
                 headers={"cache-control": "no-cache"},
             )
         return JSONResponse(await _run_while_connected(request, _whole_answer(chat, items)))
+
+    async def _take_in(self, request: Request) -> tuple[ChatRequest, ChatPrompt]:
+        """Return a request without its messages, and their prompt. The body is freed before the answer."""
+        async with self.intake.body(request) as body:
+            place = self.intake.place(body)
+            await _run_while_connected(request, place.acquire())
+            try:
+                self.served.check_room()
+                return await asyncio.to_thread(self._read, body)
+            finally:
+                place.release()
+
+    def _read(self, body: bytes) -> tuple[ChatRequest, ChatPrompt]:
+        chat = read_request(body)
+        _check_model(self.served, chat.model)
+        self.served.check_length(chat)
+        prompt = build_prompt(chat, self.served.pictures)
+        return chat.model_copy(update={"messages": []}), prompt
 
 
 async def _error_response(request: Request, error: Exception) -> Response:

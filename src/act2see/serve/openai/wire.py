@@ -30,6 +30,9 @@ REFUSED = (
 """Fields that a request must not set."""
 MAX_STOPS = 16
 """The maximum number of stop strings."""
+MAX_VALUES = 250_000
+"""The maximum number of values in a request's JSON, whose objects take up to 1 kB each. The marks between
+values are counted, also those inside strings."""
 
 
 class ProtocolError(Exception):
@@ -139,8 +142,11 @@ def read_request(body: bytes) -> ChatRequest:
     """Return the request in an HTTP body.
 
     Raises:
-        ProtocolError: 400, a field is invalid or not supported. The message names the first one.
+        ProtocolError: The request has too many values (413), or a field is invalid or not supported (400).
+            The message names the first such field.
     """
+    if sum(body.count(mark) for mark in (b"{", b"[", b",")) > MAX_VALUES:
+        raise ProtocolError(413, f"the request has more than {MAX_VALUES:,} values: send fewer parts")
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as e:

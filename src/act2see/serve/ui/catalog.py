@@ -24,7 +24,9 @@ from uuid import uuid4
 
 from act2see.errors import Act2SeeError, StoreError, VideoError
 from act2see.tools.frames import Video
+from act2see.tools.runtime.outside import one_line
 from act2see.tools.video.folders import Folders
+from act2see.tools.video.isolation.video import IsolatedVideo, can_isolate
 from act2see.tools.video.reader import open_video
 
 log = logging.getLogger(__name__)
@@ -57,21 +59,27 @@ class VideoCatalog:
         uploads: The folder in which uploads are stored.
         samples: The sample videos.
         folders: The folders whose videos are offered.
+        isolate: Whether uploads are opened in a child process, where the system can.
     """
 
     def __init__(
-        self, uploads: Path, samples: Sequence[CatalogVideo] = (), folders: Folders | None = None
+        self,
+        uploads: Path,
+        samples: Sequence[CatalogVideo] = (),
+        folders: Folders | None = None,
+        isolate: bool = True,
     ) -> None:
         self.uploads = uploads
         self.samples = tuple(samples)
         self.folders = folders
+        self.isolate = isolate and can_isolate()
 
     def videos(self) -> dict[str, CatalogVideo]:
         """Return the videos by key: samples, then folders, then uploads, newest first. Reads the disk."""
         videos = [*self.samples, *self._in_folders()]
         newest_first = sorted(self._uploaded(), reverse=True)
         for _, path in newest_first:
-            videos.append(CatalogVideo(f"upload: {shown_name(path.name)}", str(path)))
+            videos.append(CatalogVideo(f"upload: {one_line(shown_name(path.name))}", str(path)))
         return {video.key: video for video in videos}
 
     def add_upload(self, upload: str) -> tuple[CatalogVideo, Video]:
@@ -90,7 +98,7 @@ class VideoCatalog:
         upload = uploaded_file(upload)
         name = _harmless(Path(upload).name)
         try:
-            info = open_video(upload).info()
+            info = IsolatedVideo(upload).info() if self.isolate else open_video(upload).info()
         except VideoError as e:
             with suppress(OSError):
                 os.unlink(upload)
@@ -121,7 +129,7 @@ class VideoCatalog:
             for name in self.folders.videos():
                 path = self.folders.path(name)
                 if os.path.isfile(path):  # opening a pipe would block forever
-                    videos.append(CatalogVideo(shown_name(name), path))
+                    videos.append(CatalogVideo(one_line(shown_name(name)), path))
         except (Act2SeeError, OSError) as e:
             log.warning("cannot list all videos of the folders: %s", ascii(str(e)))
         return videos

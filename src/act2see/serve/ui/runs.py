@@ -23,6 +23,7 @@ from act2see.graphs.state import AskContext
 from act2see.serve.failures import log_failure
 from act2see.serve.ui.catalog import shown_name
 from act2see.serve.ui.live import Live
+from act2see.tools.runtime.text import drop_controls
 from act2see.trace.folder import OURS, frames_of, save_folder
 from act2see.trace.record import Question
 from act2see.trace.trace import Trace
@@ -96,14 +97,15 @@ class RunSummary:
 
 
 def open_graph(config: Config) -> tuple[Graph, FrameSource]:
-    """Return the graph of a configuration and the source of its frames.
+    """Return the graph of a configuration and the source of its frames. A child process decodes videos.
 
     Raises:
         WeightsError, ConfigError: The graph cannot be built.
     """
     from act2see.graphs.ask import create_act2see
-    from act2see.graphs.parts import cached_parts
+    from act2see.graphs.parts import cached_parts, for_server
 
+    config = for_server(config)
     graph = create_act2see(config)
     return graph, cached_parts(config).resources.store
 
@@ -260,6 +262,6 @@ def error_line(error: Exception, operation: str) -> str:
         operation: The operation that failed, for the log.
     """
     if isinstance(error, Act2SeeError):
-        return " ".join(str(error).split())
+        return " ".join(drop_controls(str(error)).split())
     id = log_failure(operation, error)
     return f"something went wrong ({type(error).__name__}): see error {id} in the log of `act2see ui`"

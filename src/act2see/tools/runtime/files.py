@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -20,28 +20,56 @@ from uuid import uuid4
 from act2see.errors import StoreError
 from act2see.tools.runtime.text import format_bytes
 
+_START = 1 << 17  # bytes of a file that are searched for a mark
 
-def check_folder(path: Path, ours: str) -> None:
+
+def check_folder(path: Path, ours: str, others: Collection[str] | None = None) -> None:
     """Check that a folder may be replaced.
 
     Args:
         path: The folder to write.
         ours: Name of a file that is in every folder that this program writes.
+        others: The only other names that such a folder has; None if it may have any.
 
     Raises:
-        StoreError: `path` is a file, or a folder that is not empty and does not contain `ours`.
+        StoreError: `path` is a file, or a folder that is not empty and does not contain `ours`, or contains
+            a name that is not one of `others`.
     """
     if path.is_dir():
-        if any(path.iterdir()) and not (path / ours).is_file():
+        names = {entry.name for entry in path.iterdir()}
+        if names and not (path / ours).is_file():
             raise StoreError(f"the folder {path} is not empty: name a new one")
+        if others is not None and (strange := sorted(names - {ours, *others})):
+            raise StoreError(
+                f"the folder {path} also contains {printable(strange[0])}, which would be lost: "
+                "name a new one"
+            )
     elif path.exists() or path.is_symlink():
         raise StoreError(f"{path} is a file: name a new folder")
 
 
-def check_file(path: Path) -> None:
-    """Raise `StoreError` if `path` is a folder."""
+def check_file(path: Path, ours: bytes = b"", *, force: bool = False) -> None:
+    """Check that a file may be written.
+
+    Args:
+        path: The file.
+        ours: Bytes near the start of every such file that this program writes.
+        force: Whether a file without them may be replaced.
+
+    Raises:
+        StoreError: `path` is a folder, or a file that is not empty and does not contain `ours`.
+    """
     if path.is_dir():
         raise StoreError(f"{path} is a folder: name a file in it")
+    if force or not ours or not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+    except OSError:
+        start = b"?"
+    if start and ours not in start:
+        raise StoreError(f"{path} was not written by this command: name another file, or add --force")
 
 
 @contextmanager
@@ -136,17 +164,18 @@ def _sync_names(folder: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, ours: str) -> Iterator[Path]:
+def whole_folder(path: Path, ours: str, others: Collection[str] | None = None) -> Iterator[Path]:
     """Do as `replacing_folder` does, for a folder that a user named.
 
     Args:
         path: The folder to write.
         ours: Name of a file that is in every folder that this program writes.
+        others: The only other names that such a folder has; None if it may have any.
 
     Raises:
         StoreError: The folder cannot be written, or `check_folder` rejects it.
     """
-    check_folder(path, ours)
+    check_folder(path, ours, others)
     try:
         with replacing_folder(path.absolute()) as new:
             yield new

@@ -10,7 +10,8 @@ not look like marks, or a video could close the thought and write the answer. Th
 
 Brackets become single quotation marks (U+2039, U+203A), which read the same and are in no rollout. Unicode's
 noncharacters are removed: one of them separates pieces on the way to a server, and a tag that it splits would
-become whole there.
+become whole there. So are control characters: a model repeats words of others in its answer, and there they
+would reach a terminal.
 
 `one_line` is for names in a list with a line for each: a line break in a name would forge a line.
 """
@@ -20,9 +21,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from act2see.tools.runtime.text import CONTROLS
+
 _LEFT, _RIGHT = "\u2039", "\u203a"
 _QUOTES = {ord("<"): _LEFT, ord(">"): _RIGHT}
-_NONCHARACTERS = re.compile("[\ufdd0-\ufdef\ufffe\uffff]")
+_UNSEEN = re.compile(f"[{CONTROLS}\ufdd0-\ufdef\ufffe\uffff]")
 # Signs that are not letters are allowed before and after the name: `< / frame >` means the same to a model.
 _MARK = re.compile(
     r"<([^\w<>]*(?:think|answer|frame|tool_call|tool_response|imagined|\d[\d.,:]*\s*s(?:ec(?:ond)?s?)?)[^\w<>]*)>",
@@ -34,12 +37,12 @@ _REVERSING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", 
 
 def quote_tags(text: str) -> str:
     """Return the text with single quotation marks (U+2039, U+203A) for all angle brackets."""
-    return _NONCHARACTERS.sub("", text).translate(_QUOTES)
+    return _UNSEEN.sub("", text).translate(_QUOTES)
 
 
 def break_tags(text: str) -> str:
     """Return the text with the same marks for the brackets of the rollout's own marks; other tags stay."""
-    return _MARK.sub(rf"{_LEFT}\1{_RIGHT}", _NONCHARACTERS.sub("", text))
+    return _MARK.sub(rf"{_LEFT}\1{_RIGHT}", _UNSEEN.sub("", text))
 
 
 def one_line(text: str) -> str:

@@ -2,7 +2,8 @@
 
 Text from outside is written to JSON, checkpoints, terminals and file names. Two kinds of characters break
 those: lone surrogates, which UTF-8 cannot encode (they come from JSON's `"\\ud800"`, and from file names and
-command lines that are not UTF-8), and NUL, which ends a string in C.
+command lines that are not UTF-8), and NUL, which ends a string in C. Control characters and direction
+controls are obeyed instead of shown (`CONTROLS`): wherever words of others are shown, they are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
+CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+"""A range of a regular expression: control characters but tabs and newlines, which a terminal obeys, and
+Unicode's overrides and isolates, which reorder the text around them. The marks that Arabic and Hebrew are
+written with (U+200E, U+200F, U+061C) are not among them: without overrides, text in both directions stays
+readable."""
+_CONTROL = re.compile(f"[{CONTROLS}]")
 _LONE = re.compile("[\ud800-\udfff]")
 _MAX_INPUT = 80  # characters of a wrong value that an error repeats
 
@@ -24,6 +31,11 @@ def clean_text(text: str, *, keep_nul: bool = False) -> str:
     """Return the text with lone surrogates replaced by U+FFFD, and without NUL unless it is kept."""
     text = _LONE.sub("\N{REPLACEMENT CHARACTER}", text)
     return text if keep_nul else text.replace("\0", "")
+
+
+def drop_controls(text: str) -> str:
+    """Return a text of others for a terminal or a model: without the characters of `CONTROLS`."""
+    return _CONTROL.sub("", text)
 
 
 def clean_data(data: Any, *, keep_nul: bool = False) -> Any:

@@ -29,6 +29,7 @@ from act2see.tools.runtime.files import replacing_folder
 from act2see.tools.runtime.forks import natively
 from act2see.tools.runtime.text import quote_text
 from act2see.tools.search.segments import FrameSegment as FrameSegment, find_segments as find_segments
+from act2see.tools.video.uses import use_file
 
 INDEX_VERSION = 2
 """Version of the files. Version 1, of act2see 0.1.0, had no checksums; such an index is built again."""
@@ -223,6 +224,7 @@ def read_index(folder: Path, id: str) -> FrameIndex:
         if isinstance(e, FileNotFoundError) and not (folder / "meta.json").exists():
             raise StoreError(f"no index in {folder}") from e
         raise StoreError(f"the index {folder} is damaged: {e}") from e
+    use_file(folder / "meta.json")
     return FrameIndex(id, rows, meta["tokens"], seconds, frames)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     OpenFile = Callable[[], AbstractContextManager[tuple[InputContainer, VideoStream]]]
 
 log = logging.getLogger(__name__)
+_START = 16  # bytes
+_LOSSY = 2  # FFmpeg's AV_CODEC_PROP_LOSSY
 UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
 
@@ -55,11 +57,21 @@ class Mark(NamedTuple):
     discard: bool
     """Whether an edit list removes it: such a packet is decoded but not shown."""
     corrupt: bool
+    empty: bool
+    """Whether it starts with zeros, as parts of a file do that were never downloaded. A decoder may decode
+    the rest by tables of packets before. Black pixels of lossless codecs are no such packets."""
 
     @classmethod
     def of(cls, p: Packet[VideoStream]) -> Mark:
         """Return the mark of a packet."""
-        return cls(p.pts, p.dts, p.duration or 0, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt)
+        times = p.pts, p.dts, p.duration or 0
+        return cls(*times, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt, _starts_empty(p))
+
+
+def _starts_empty(p: Packet[VideoStream]) -> bool:
+    if p.size < _START or any(memoryview(p)[:_START]):
+        return False
+    return bool(p.stream.codec_context.codec.properties & _LOSSY)
 
 
 @dataclass(slots=True)
@@ -99,7 +111,7 @@ def decode_all(
         seen: Is filled with the packets.
 
     Raises:
-        FFmpegError: The machine has failed, not the file.
+        FFmpegError: The machine has failed, not the file, so no other frame may replace the one that failed.
     """
     import av
 
@@ -122,11 +134,18 @@ def decode_all(
             raise
         log.debug("%s cannot be read further: %s", container.name, e)
         seen.failed.append(len(seen.marks))
-    yield from decode(stream, None)
+    left: list[VideoFrame] = []
+    decode(stream, None, left)
+    yield from left
 
 
-def decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-    """Decode a packet, or with None the last frames; return no frames if it is damaged.
+def decode(stream: VideoStream, packet: Packet[VideoStream] | None, found: list[VideoFrame]) -> bool:
+    """Decode a packet, or with None the last frames; return whether that was possible.
+
+    Args:
+        stream: The video stream.
+        packet: A packet of it.
+        found: Gets the frames.
 
     Raises:
         FFmpegError: The machine has failed, not the packet.
@@ -134,12 +153,12 @@ def decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[Vide
     import av
 
     try:
-        frames: list[VideoFrame] = stream.codec_context.decode(packet)
+        found += stream.codec_context.decode(packet)
     except av.error.EOFError:  # the last frames were returned before
-        return []
+        return True
     except av.error.FFmpegError as e:
         if not is_of_file(e):
             raise
         log.debug("a packet cannot be decoded: %s", e)
-        return []
-    return frames
+        return False
+    return True

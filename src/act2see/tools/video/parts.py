@@ -5,8 +5,9 @@ with the video and is as long as the others. By scene, parts do not overlap, bec
 Neighbouring scenes share a part if they fit into it, and only a scene that is too long is split by time.
 
 PySceneDetect finds the cuts (`act2see[scenes]`). Its adaptive detector compares each frame with its
-neighbours, so that a pan does not count as a cut. No file is copied: the path of a part contains its seconds
-(`tools/video/window.py`).
+neighbours, so that a pan does not count as a cut. It is given the frames of the library and opens no file
+itself: so the video stream, the times and the allowed formats are those of every other reader. No file is
+copied: the path of a part contains its seconds (`tools/video/window.py`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from act2see.errors import ConfigError, VideoError
+import numpy as np
+
+from act2see.errors import ConfigError
 from act2see.tools.video.window import VideoPath, Window
 
+if TYPE_CHECKING:
+    from act2see.tools.video.library import VideoLibrary
+
 _SHORTEST = 0.5  # shortest scene, in seconds
+_SIDE = 256  # longer side of the frames that are compared, in pixels; PySceneDetect's own choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,40 +89,32 @@ def by_scene(cuts: Sequence[float], length: float, seconds: float, overlap: floa
     return tuple(spans)
 
 
-def find_cuts(video: VideoPath, length: float) -> list[float]:
+def find_cuts(library: VideoLibrary, video: VideoPath) -> list[float]:
     """Return the times of the cuts in a video. Decodes all of it.
 
     Args:
+        library: The library that opens the video.
         video: The video.
-        length: Length of the video, in seconds.
 
     Raises:
         ConfigError: PySceneDetect is not installed.
-        VideoError: PySceneDetect cannot read the video.
+        VideoError: The video cannot be read.
     """
-    import av
-
     try:
-        from scenedetect import AdaptiveDetector, VideoOpenFailure, detect
+        from scenedetect import AdaptiveDetector, FrameTimecode
     except ImportError as e:
         raise ConfigError(
             "splitting by scene needs PySceneDetect: pip install 'act2see[scenes]', or split by time"
         ) from e
-    window = Window.resolve(video)
-    try:
-        scenes = detect(
-            window.path,
-            AdaptiveDetector(min_scene_len=_SHORTEST),
-            start_time=window.start,
-            end_time=window.start + length,
-            backend="pyav",
-        )
-    except (VideoOpenFailure, OSError) as e:
-        raise VideoError(f"no scenes can be found in {window.path} ({e}): split it by time") from e
-    finally:
-        # PySceneDetect makes FFmpeg log to stderr for the whole process. This restores the default.
-        av.logging.set_level(None)
-    return [start.seconds - window.start for start, _ in scenes[1:]]
+    info = library.probe(video).info
+    detector = AdaptiveDetector(min_scene_len=_SHORTEST)
+    rate = info.fps or 25.0
+    cuts: list[float] = []
+    for _, seconds, pixels in library.decode(video, range(info.frames), info.fit(_SIDE), info.digest):
+        blue_first = np.ascontiguousarray(pixels[..., ::-1])
+        found = detector.process_frame(FrameTimecode(float(seconds), rate), blue_first)
+        cuts += [cut.seconds for cut in found]
+    return cuts
 
 
 def part_path(video: VideoPath, span: Span, length: float) -> str:

@@ -37,7 +37,7 @@ from act2see.tools.video.opening import open_container
 from act2see.tools.video.orientation import Upright, orientation
 from act2see.tools.video.packets import UNKNOWN, decode_all
 from act2see.tools.video.pixels import Shape, is_plain, render, usable_aspect
-from act2see.tools.video.seeking import read_frames
+from act2see.tools.video.seeking import enters_at_keys, read_frames
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.table import Table, read_table, scan
 from act2see.tools.video.window import VideoPath, Window, exact_seconds
@@ -228,7 +228,8 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
         raise VideoError(f"{window.path} cannot be read ({e.strerror}): check the path") from e
     # A file that may change unnoticed is read again: the unique object finds nothing in the cache.
     once = object() if identity.recent else None
-    table, upright, shape = _probe(os.path.abspath(window.path), window.stream, identity, once)
+    facts = os.path.abspath(window.path), window.stream, identity, once
+    table, upright, shape = _probe(*facts)
     width, height = shape.display_width, shape.height
     if upright.turn:
         width, height = height, width
@@ -256,7 +257,7 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
         height,
         seconds=end - start,
         timestamps=timestamps,
-        decoder="decord" if decoder == "decord" and table.decord else "pyav",
+        decoder="decord" if decoder == "decord" and _suits_decord(*facts) else "pyav",
         threads=choose_threads(width, height, threads),
         _table=table,
         _upright=upright,
@@ -275,7 +276,7 @@ def _probe(
     file is read again.
     """
     with open_container(path, number) as (container, stream):
-        table = read_table(container, stream)
+        table, reported = read_table(container, stream)
     with open_container(path, number) as (container, stream):
         shown = usable_aspect(stream.sample_aspect_ratio)
         frames = islice(decode_all(container, stream), _FIRST)
@@ -288,7 +289,7 @@ def _probe(
         else:
             table = None
     if table is None:
-        table = scan(partial(open_container, path, number), path)
+        table = scan(partial(open_container, path, number), path, reported=reported)
         with open_container(path, number) as (container, stream):
             stream.codec_context.thread_count = 1  # as in the scan, so that the frame comes again
             first = list(islice(decode_all(container, stream), 1))
@@ -301,6 +302,13 @@ def _probe(
     if delay:
         table = replace(table, seconds=table.seconds + delay)
     return table, upright, Shape(first[0].width, first[0].height, coded, shown)
+
+
+@lru_cache(16)
+def _suits_decord(path: str, number: int | None, identity: FileIdentity, once: object) -> bool:
+    """Return whether decord reads a file correctly. It trusts every keyframe."""
+    table = _probe(path, number, identity, once)[0]
+    return table.decord and enters_at_keys(partial(open_container, path, number), table)
 
 
 def _first_stamp(table: Table) -> int | None:

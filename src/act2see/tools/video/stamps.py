@@ -110,7 +110,8 @@ def _choose(stamps: Sequence[float | None], step: float, longest: float) -> tupl
                 behind, ahead = dropped
                 del kept[len(kept) - behind :]
                 at += ahead
-        kept.append(at)
+        if at < len(given):
+            kept.append(at)
         at += 1
     return [given[k] for k in kept], {given[k] for k in joins}
 
@@ -137,6 +138,8 @@ def _reconnect(
                 break  # what comes before it is of another recording
             ahead = at + total - behind
             if ahead >= len(values):
+                if total == 1 and values[at] == values[kept[-1]]:
+                    return 0, 1  # the last one is repeated
                 continue
             last = kept[-1 - behind]
             room = values[ahead] - values[last]

@@ -30,6 +30,7 @@ from act2see.tools.runtime.files import read_file, replacing_file
 from act2see.tools.runtime.forks import Lock, natively, renew_after_fork
 from act2see.tools.runtime.picture_files import MAX_BYTES, PictureError, decode_picture
 from act2see.tools.runtime.text import quote_text
+from act2see.tools.video.uses import OpenMark, use_file
 
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`, RGB."""
@@ -82,6 +83,7 @@ class FrameStore:
             # Absolute, so that a change of the working folder has no effect.
             self.location = where = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
         self.url = where
+        self._mark = OpenMark(self.location)
         self._memory: LRUCache[str, Pixels] = LRUCache(memory_bytes, getsizeof=lambda pixels: pixels.nbytes)
         self._lock = Lock()
         renew_after_fork(self)
@@ -142,6 +144,7 @@ class FrameStore:
             ) from e
         if frame_digest(pixels) != digest:
             raise StoreError(f"frame {digest} in {self.url} is damaged: delete {path} and ask again")
+        self._use(path)
         return self._remember(digest, pixels)
 
     def ref(self, pixels: Pixels, seconds: float, provenance: Provenance | None = None) -> FrameRef:
@@ -202,12 +205,12 @@ class FrameStore:
         with self._lock:
             known = digest in self._memory
         if known:  # it was checked, but the store may have been cleared since
-            return self._has(digest)
+            return self._use(path)
         try:
             pixels = _decode_png(self._read(path))
         except (OSError, PictureError):
             return False
-        if frame_digest(pixels) != digest:
+        if frame_digest(pixels) != digest or not self._use(path):
             return False
         self._remember(digest, pixels)
         return True
@@ -254,6 +257,13 @@ class FrameStore:
             cached = digest in self._memory
         return cached or self._has(digest)
 
+    def _use(self, path: str) -> bool:
+        """Say that a picture is in use. Return whether its file is still there."""
+        if self._remote:
+            return bool(self._remote.exists(path))
+        self._mark.make()
+        return use_file(path)
+
     def _has(self, digest: str) -> bool:
         path = self.path(digest)
         return bool(self._remote.exists(path)) if self._remote else os.path.exists(path)
@@ -272,6 +282,7 @@ class FrameStore:
             else:
                 with replacing_file(Path(path), durable=durable) as new:
                     new.write_bytes(png)
+                self._mark.make()
         except OSError as e:
             raise StoreError(
                 f"cannot write frames to {self.url}: {e.strerror or e}; free some space, set ACT2SEE_CACHE "

@@ -33,6 +33,7 @@ from pathlib import Path
 
 from act2see.errors import TranscriptError
 from act2see.tools.runtime.files import printable, read_file
+from act2see.tools.runtime.text import drop_controls
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".srt", ".vtt")
@@ -192,7 +193,7 @@ def _shown_rows(rows: Sequence[str], is_webvtt: bool, last: bool) -> list[str]:
     # A tag may go on in the next row, so the rows are one text until the tags are gone.
     text = _TAG.sub("", _VOICE.sub(r"\1: ", "\n".join(rows)))
     text = html.unescape(_NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", text))
-    shown = [" ".join(row.split()) for row in text.split("\n")]
+    shown = [" ".join(drop_controls(row).split()) for row in text.split("\n")]
     return [row for row in shown if row]
 
 

@@ -30,6 +30,7 @@ _RESETS = 0x200  # FFmpeg's AVFMT_TS_DISCONT
 _BACK, _FORWARD = -1.0, 3600.0  # seconds: a step of the decoding time beyond them starts another recording
 _SHORTEST = 16  # frames: a shorter recording between two jumps is more likely a few odd timestamps
 _REORDERED = 32  # packets: no codec has a longer way from decoding order to presentation order
+_LONE = 8  # usual steps: decoding times of neighbours, where one between them is odd, are closer
 _FEW = 2  # this many odd timestamps, or a tenth of all, say nothing against the others
 
 
@@ -55,16 +56,30 @@ class Table:
     """Whether decord's frame numbers mean the same frames."""
 
 
-def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
-    """Return the table of frames from the packets alone; None if the file must be decoded for it."""
+def read_table(container: InputContainer, stream: VideoStream) -> tuple[Table | None, bool]:
+    """Return the table of frames from the packets alone; None if the file must be decoded for it.
+
+    If the end of the file is missing, a warning says how much, and the second value is true.
+    """
     import av
 
+    marks: list[Mark] = []
+    whole = True
     try:
-        marks = [Mark.of(packet) for packet in demux(container, stream)]
+        for packet in demux(container, stream):
+            marks.append(Mark.of(packet))
     except av.error.FFmpegError as e:
         if not is_of_file(e):
             raise
-        return None
+        whole = False
+    cut = _missing_end(stream, marks)
+    if cut:
+        log.warning("%s %s", container.name, cut)
+    return (_ordered(container, stream, marks) if whole else None), bool(cut)
+
+
+def _ordered(container: InputContainer, stream: VideoStream, marks: Sequence[Mark]) -> Table | None:
+    """Return the table of these packets; None if they do not tell it."""
     if any(mark.corrupt or mark.pts is None for mark in marks):
         return None
     formats = set(container.format.name.split(","))
@@ -73,36 +88,36 @@ def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
     order = _order(marks, stream, _may_reset(container))
     if not order:
         return None
-    if stream.frames > len(marks) and not any(mark.discard for mark in marks):
-        log.warning(
-            "%s should have %d frames but has %d: it may be cut off",
-            container.name,
-            stream.frames,
-            len(marks),
-        )
     line = _times(container, stream, marks, order)
+    bad = [n for n, mark in enumerate(marks) if mark.empty]
     # decord counts keyframes in decoding order, so each must have the same position in presentation order.
     in_place = len(order) == len(marks) and all(order[n] == n for n, mark in enumerate(marks) if mark.key)
     suits_decord = (
         in_place
         and not line.mended
+        and not bad
         and bool(formats & {"mp4", "matroska"})
         and len(container.streams.video) == 1
     )
-    return _make(stream, marks, order, line, decord=suits_decord)
+    return _make(stream, marks, order, line, bad, decord=suits_decord)
 
 
-def scan(open_file: OpenFile, path: str) -> Table:
+def scan(open_file: OpenFile, path: str, *, reported: bool = False) -> Table:
     """Decode all frames and return their table.
 
     Args:
         open_file: Opens the file.
         path: Its path, for messages.
+        reported: Whether a warning has said already what is wrong with the file.
 
     Raises:
         VideoError: No frame can be decoded.
     """
-    log.warning("%s is damaged or has no usable timestamps: decoding all of it to list its frames", path)
+    log.log(
+        logging.INFO if reported else logging.WARNING,
+        "%s is damaged or has no usable timestamps: decoding all of it to list its frames",
+        path,
+    )
     seen = Seen()
     order: dict[int, None] = {}
     bad: set[int] = set()
@@ -120,9 +135,36 @@ def scan(open_file: OpenFile, path: str) -> Table:
                 "or convert it to H.264"
             )
         bad.update(seen.failed)
-        bad.update(n for n, mark in enumerate(seen.marks) if mark.corrupt)
+        bad.update(n for n, mark in enumerate(seen.marks) if mark.corrupt or mark.empty)
         shown = list(order)
         return _make(stream, seen.marks, shown, _times(container, stream, seen.marks, shown), bad)
+
+
+def _missing_end(stream: VideoStream, marks: Sequence[Mark]) -> str:
+    """Return how much is missing at the end of a file; empty if nothing is, or if its header does not tell.
+
+    Args:
+        stream: The stream. MP4 and MOV have the number and the length of all frames at one place.
+        marks: The packets that could be read.
+    """
+    if stream.frames <= len(marks) and not (marks and marks[-1].corrupt):
+        return ""
+    if stream.frames < len(marks) or any(mark.discard for mark in marks):
+        return ""
+    whole = [mark for mark in marks if not mark.corrupt and mark.pts is not None]
+    tick = float(stream.time_base or 0)
+    stamps = [_pts(mark) for mark in whole]
+    end = tick * (max(stamps) + whole[-1].duration - min(stamps)) if whole else 0.0
+    length = tick * (stream.duration or 0)
+    if length - end < 0.05:
+        missing = stream.frames - len(whole)
+        return (
+            f"is cut off: {missing} of its {stream.frames} frames are missing, so copy or download it again"
+        )
+    return (
+        f"is cut off at {end:.1f} s of {length:.1f} s: the last {length - end:.1f} s are missing, so copy or "
+        "download it again"
+    )
 
 
 def _may_reset(container: InputContainer) -> bool:
@@ -146,6 +188,8 @@ def _order(marks: Sequence[Mark], stream: VideoStream, resets: bool) -> list[int
         return [n for n in numbers if not marks[n].discard]
     tick = float(stream.time_base or 1)
     order: list[int] = []
+    if _has_lone_stamp(marks, numbers):
+        return None
     for recording in _recordings(marks, numbers, tick) if resets else [numbers]:
         if len({marks[n].pts for n in recording}) < len(recording):
             return None
@@ -154,6 +198,22 @@ def _order(marks: Sequence[Mark], stream: VideoStream, resets: bool) -> list[int
     if np.abs(np.array(order) - numbers).max() > _REORDERED:
         return None
     return [n for n in order[order.index(first) :] if not marks[n].discard]
+
+
+def _has_lone_stamp(marks: Sequence[Mark], numbers: Sequence[int]) -> bool:
+    """Return whether a packet's decoding time is odd among its neighbours, which are in order without it.
+
+    Its presentation time is then odd, too, and does not tell its place.
+    """
+    times = np.array([_dts(marks[n]) for n in numbers])
+    back = np.flatnonzero(np.diff(times) < 0) + 1  # packets before which time goes back
+    usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    for n in back.tolist():
+        # It is the one before, too late, or this one, too early.
+        around = times[n] - times[n - 2] if n > 1 else 1, times[n + 1 : n + 2] - times[n - 1]
+        if any(0 < step <= _LONE * usual for step in (around[0], *around[1].tolist())):
+            return True
+    return False
 
 
 def _recordings(marks: Sequence[Mark], numbers: Sequence[int], tick: float) -> list[Sequence[int]]:
@@ -194,8 +254,10 @@ def _times(
     resets = _may_reset(container)
     line = straighten(_seconds([marks[n].pts for n in order], tick), rate, resets=resets)
     if line.mended > max(_FEW, len(order) // 10):
-        # Decoding times are in the order of the file, and as far apart as the frames on screen.
-        decoding = [marks[n].dts for n in sorted(order)]
+        # Decoding times are in the order of the file, and those of the frames on screen, later by the delay
+        # of the decoder.
+        delay = min(stream.codec_context.reorder_depth, len(order) - 1)
+        decoding = [*(marks[n].dts for n in sorted(order)[delay:]), *([None] * delay)]
         other = straighten(_seconds(decoding, tick), rate, resets=resets)
         if other.mended < line.mended:
             line = other

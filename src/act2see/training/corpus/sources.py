@@ -103,8 +103,10 @@ def _required_text(row: dict[str, Any], field: str) -> str:
     return str(value).strip()
 
 
-def _find_video(folder: Path, name: str, field: str) -> str:
-    """Return the path of a video in `folder`, whose name may lack its extension."""
+def _find_video(folder: Path | None, name: str, field: str) -> str:
+    """Return the path of a video in `folder`, whose name may lack its extension; without one, its name."""
+    if folder is None:
+        return name
     candidates = [folder / name, *(folder / f"{name}{ending}" for ending in VIDEO_ENDINGS)]
     found = next((p for p in candidates if _is_file(p)), None)
     if found is None:
@@ -191,12 +193,12 @@ def _name_of(row: Any, key: str, otherwise: str) -> str:
     return str(row.get(key) or otherwise) if isinstance(row, dict) else otherwise
 
 
-def load_minerva(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
+def load_minerva(path: Path, videos: Path | None, without_chains: bool = False) -> Iterator[Loaded]:
     """Load `minerva.json` (google-deepmind/neptune).
 
     Args:
         path: The file.
-        videos: The folder of the videos, which are named by their YouTube ids.
+        videos: The folder of the videos, named by their YouTube ids; None to keep the names.
         without_chains: Accept records without human reasoning.
 
     Raises:
@@ -222,7 +224,7 @@ def load_minerva(path: Path, videos: Path, without_chains: bool = False) -> Iter
     yield from _load_rows("minerva", _json_rows(path, "key", "minerva.json"), parse)
 
 
-def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
+def load_causalvqa(path: Path, videos: Path | None, without_chains: bool = False) -> Iterator[Loaded]:
     """Load CausalVQA's CSV, with its first set of choices ("1. x|2. y").
 
     The public release has no rationales and is for evaluation only.

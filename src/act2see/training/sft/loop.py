@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from act2see.training.sft.forward import last_hidden, ready, to_device
+from act2see.training.sft.forward import Batch, last_hidden, ready, to_device
+from act2see.training.sft.lengths import split_by_length
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,17 @@ def warm_cosine(step: int, steps: int, peak: float, warmup: int) -> float:
     return peak * rise * decay
 
 
+def loss_of(model: Any, batch: Batch) -> Any:
+    """Return the loss of a ready batch, summed over its targets."""
+    import torch
+
+    device = model.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cpu" and fast_bf16(device)):
+        hidden = last_hidden(model, batch).flatten(0, 1)[batch["places"]]  # (N, D)
+        logits = model.lm_head(hidden).float()  # (N, V)
+        return torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="sum")
+
+
 def fit(
     model: Any,
     batches: Iterable[dict[str, torch.Tensor]],
@@ -94,12 +106,14 @@ def fit(
         for step, batch in enumerate(islice(batches, steps)):
             for group in optimiser.param_groups:
                 group["lr"] = warm_cosine(step, steps, rate, warmup)
-            batch = to_device(ready(batch), device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=not on_gpu and fast_bf16(device.type)):
-                hidden = last_hidden(model, batch).flatten(0, 1)[batch["places"]]  # (N, D)
-                logits = model.lm_head(hidden).float()  # (N, V)
-                loss: Any = torch.nn.functional.cross_entropy(logits, batch["targets"])
-            loss.backward()
+            whole = ready(batch)
+            parts = [to_device(whole, device)] if on_gpu else split_by_length(whole)
+            count = len(whole["targets"])
+            loss = torch.zeros((), device=device)
+            for part in parts:
+                part_loss = loss_of(model, part) / count
+                part_loss.backward()
+                loss += part_loss.detach()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)

@@ -120,6 +120,25 @@ class Reading:
         return kept
 
 
+def is_silent(rollout: Rollout, text: str) -> bool:
+    """Return whether the model has written nothing, although the graph has opened the answer for it.
+
+    After an empty turn the graph opens the answer, so the model was asked twice.
+
+    Args:
+        rollout: The rollout that the model continued.
+        text: The continuation.
+    """
+    last = rollout.pieces[-1] if rollout.pieces else None
+    is_opened = isinstance(last, TextPiece) and not last.trainable and last.text.endswith("<answer>")
+    return is_opened and not (text.strip() or _written(rollout).strip())
+
+
+def _written(rollout: Rollout) -> str:
+    """Return what the model has written in earlier turns."""
+    return "".join(piece.text for piece in rollout.pieces if isinstance(piece, TextPiece) and piece.trainable)
+
+
 class _OpeningFilter:
     """Leaves out the `<think>` with which a model opens a thought that is open already."""
 
@@ -186,11 +205,8 @@ class _ThoughtJoiner:
     """Joins a thought with the reply that comes after it, by the tags that a model writes itself."""
 
     def __init__(self, rollout: Rollout) -> None:
-        written = "".join(
-            piece.text for piece in rollout.pieces if isinstance(piece, TextPiece) and piece.trainable
-        )
         # The prompt has opened the thought; the model may have closed it in an earlier turn.
-        self._is_open = count_open_thoughts(written) > 0
+        self._is_open = count_open_thoughts(_written(rollout)) > 0
         self._is_thinking = False  # in this turn
 
     def join(self, thought: str, reply: str) -> str:

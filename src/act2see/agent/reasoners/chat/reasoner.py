@@ -35,7 +35,7 @@ from act2see.agent.reasoners.chat.metadata import (
     requested_model,
 )
 from act2see.agent.reasoners.chat.probe import probe
-from act2see.agent.reasoners.chat.reading import Reading
+from act2see.agent.reasoners.chat.reading import Reading, is_silent
 from act2see.agent.reasoners.chat.setup import provider_of
 from act2see.agent.reasoners.chat.thinking import thinking_settings
 from act2see.agent.reasoners.chat.turns import (
@@ -139,7 +139,13 @@ class ChatModelReasoner(Reasoner):
                 raise RefusedError(f"{self.name} refused to answer ({reading.refusal})")
             if tag := reading.close_tag():
                 yield Delta(tag)
-        yield reading.done()
+        done = reading.done()
+        if is_silent(request.rollout, reading.text) and not done.thinking:
+            raise ReasonerError(
+                f"{self.name} sent no text, asked twice: its log may say why (no chat template, a thought "
+                "that it does not send, a filter); or set reasoner.weights to another model"
+            )
+        yield done
 
     @property
     def _thinks_apart(self) -> bool:

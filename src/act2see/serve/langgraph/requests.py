@@ -1,0 +1,134 @@
+"""The schema of what clients of the LangGraph server may send along with a run's input.
+
+The server takes `config`, `context` and `checkpoint` from a request, and merges all three into the
+`configurable` of the run. LangGraph keeps its own objects there, under names such as `__pregel_runtime`, and
+believes whatever it finds. So a request is checked before the server reads it:
+
+- `config` has the fields of a `RunnableConfig` that are plain data, of the right types.
+- Names that belong to the server (`__*`, `langgraph_auth_*`) are removed from `configurable` and `context`
+  without an error, because a parent graph with a `RemoteGraph` sends those of its own run.
+- The settings of our graphs (`context`, and `act2see` in `configurable`) are those of `AskContext` and
+  `LongVideoContext`. For a graph of ours an unknown name is an error: the server would ignore it silently.
+- `checkpoint` has LangGraph's four keys, and `command` at least one of its values.
+
+The settings of a run are checked again in the graph, since an assistant may have been saved with other ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from act2see.errors import ConfigError
+from act2see.graphs.long_video.graph import LongVideoContext
+from act2see.graphs.state import CONTEXT_KEY, check_settings
+from act2see.tools.runtime.text import first_problem
+
+GRAPHS = frozenset({"act2see", "long_video", "assistant"})
+"""The names of our graphs in `langgraph.json`."""
+MAX_STEPS = 10_000
+"""The largest `recursion_limit` of a run."""
+MAX_TAGS = 100
+_SERVERS = ("__", "langgraph_auth_")  # the beginnings of the server's names
+
+
+class _Sent(BaseModel):
+    """Base of what a client sends: strict about unknown fields and about types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Configurable(BaseModel):
+    """The names in `configurable` that the server reads. A parent graph may send any others."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    thread_id: Any = None  # of the parent's run: the server replaces it
+    checkpoint_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_map: dict[str, str] | None = None
+
+
+class _Config(_Sent):
+    """A run's `config`. `callbacks` are objects, which no client can send."""
+
+    tags: Annotated[list[str], Field(max_length=MAX_TAGS)] | None = None
+    metadata: dict[str, Any] | None = None
+    run_name: str | None = None
+    run_id: Annotated[UUID, Field(strict=False)] | None = None
+    recursion_limit: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    max_concurrency: Annotated[int, Field(ge=1)] | None = None
+    configurable: _Configurable | None = None
+
+
+class _Checkpoint(_Sent):
+    """The checkpoint from which a run begins."""
+
+    thread_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: str | None = None
+    checkpoint_map: dict[str, Any] | None = None
+
+
+class _Request(BaseModel):
+    """The fields of a request that are checked here. The server checks the others."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    config: _Config | None = None
+    context: dict[str, Any] | None = None
+    checkpoint: _Checkpoint | None = None
+    checkpoint_id: str | None = None
+    command: dict[str, Any] | None = None
+
+
+_REQUEST = TypeAdapter(_Request)
+
+
+def requests_in(sent: Any) -> Iterator[dict[str, Any]]:
+    """Yield a request, those of a batch, and the `params` of a JSON-RPC message, which are one, too."""
+    for one in sent if isinstance(sent, list) else [sent]:
+        if isinstance(one, dict):
+            yield one
+            if isinstance(params := one.get("params"), dict):
+                yield params
+
+
+def check_request(request: dict[str, Any]) -> bool:
+    """Check a request, and remove the server's names from its `configurable` and `context`.
+
+    Returns:
+        Whether a name was removed.
+
+    Raises:
+        ConfigError: A field has a wrong type or an unknown name; the message says which.
+    """
+    try:
+        _REQUEST.validate_python(request)
+    except ValidationError as e:
+        path, problem = first_problem(e)
+        raise ConfigError(f"{path}: {problem}") from e
+    context = request.get("context")
+    configurable = (request.get("config") or {}).get("configurable")
+    removed = False
+    for settings in (configurable or {}, context or {}):
+        for name in [name for name in settings if name.startswith(_SERVERS)]:
+            del settings[name]
+            removed = True
+    if configurable and configurable.get(CONTEXT_KEY) is not None:
+        check_settings(configurable[CONTEXT_KEY], LongVideoContext)
+    if context and _graph_of(request) in GRAPHS:
+        check_settings(context, LongVideoContext)
+    command = request.get("command")
+    if command and "resume" in command and not any(value is not None for value in command.values()):
+        raise ConfigError("command.resume: it is empty; give the decision that the run waits for")
+    return removed
+
+
+def _graph_of(request: Mapping[str, Any]) -> Any:
+    """Return the graph that a request names: of a run, of a new assistant, or of a call of an MCP tool."""
+    named = request.get("assistant_id") or request.get("graph_id") or request.get("name")
+    return named if isinstance(named, str) else None
