@@ -242,10 +242,11 @@ def index_faults() -> Iterator[Fault]:
     faiss_error = partial(
         RuntimeError, "Error in virtual size_t faiss::FileIOWriter::operator() at io.cpp:121: write error"
     )
+    errors: dict[str, Callable[[], Exception]] = {"FAISS's RuntimeError": faiss_error, **_ERRORS}
     for step in ("write_index", "read_index", "add", "search"):
         for at in (1, 2, 3):
             for lasting in (False, True):
-                for name, make in {"FAISS's RuntimeError": faiss_error, **_ERRORS}.items():
+                for name, make in errors.items():
                     for warm in (False, True) if step in ("read_index", "search") else (False,):
                         where = f"{step} {at}{' and on' * lasting}{' of a second run' * warm}"
                         inject = partial(_in_faiss, step=step, make=make, at=at, lasting=lasting)

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.faults.parts import Fails
 from benchmarks.faults.trial import Fault, Reached, nothing
+from benchmarks.interruptions import Saver
 
 _ERRORS: dict[str, Callable[[], Exception]] = {
     "disk full": partial(sqlite3.OperationalError, "database or disk is full"),
@@ -31,14 +32,15 @@ _CALLS = {"aput": 6, "aput_writes": 6, "aget_tuple": 1}
 
 def saver_faults() -> Iterator[Fault]:
     """Yield faults of both checkpointers."""
-    for kind in ("sqlite", "memory"):
+    kinds: tuple[Saver, ...] = ("sqlite", "memory")
+    for kind in kinds:
         for name, make in _ERRORS.items():
             for method, times in _CALLS.items():
                 for at in range(1, times + 1):
                     for lasting in (False, True):
                         wrap = partial(_failing, method=method, make=make, at=at, lasting=lasting)
                         where = f"{kind}: {method} {at}{' and on' * lasting}"
-                        yield Fault("saver", name, where, nothing, saver=kind, wraps_saver=wrap)  # type: ignore[arg-type]
+                        yield Fault("saver", name, where, nothing, saver=kind, wraps_saver=wrap)
     for pages in (*range(1, 16), 20, 24, 28, 32):
         yield Fault(
             "saver", "full database", f"{pages} pages more", nothing, wraps_saver=partial(_full, pages=pages)

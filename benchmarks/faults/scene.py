@@ -179,7 +179,7 @@ class Truth:
 
 def _was_told(trace: Trace) -> bool:
     notes = [segment.note for segment in trace.segments if isinstance(segment, Frames)]
-    return trace.forced_because is not None or any("The tool failed" in note for note in notes)
+    return trace.forced or any("The tool failed" in note for note in notes)
 
 
 def outcome(trace: Trace) -> list[Any]:

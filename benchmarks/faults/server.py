@@ -268,7 +268,7 @@ def serving() -> Iterator[None]:
     handler = type("Handler", (_Handler,), {"server_state": _STATE})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         http.daemon_threads = True
-        http.handle_error = lambda *_: None  # type: ignore[assignment]  # the client has hung up
+        http.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client has hung up
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         _STATE.url = f"http://127.0.0.1:{http.server_address[1]}"

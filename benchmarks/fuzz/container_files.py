@@ -44,11 +44,13 @@ def make_containers(formats: tuple[str, ...] = tuple(FORMATS)) -> dict[str, byte
 def _make(path: Path, container_name: str, codec: str, pixels: str) -> bytes:
     import av
     import numpy as np
+    from av.video.stream import VideoStream
 
     width, height = _SIZE
     ramp = np.add.outer(np.arange(height), np.arange(width)).astype(np.uint8)
     with av.open(str(path), "w", format=container_name) as container:
         stream = container.add_stream(codec, rate=_RATE, options={"g": "10", "threads": "1"})
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.time_base = Fraction(1, _RATE)
         for n in range(_FRAMES):
