@@ -43,7 +43,6 @@ NAMES = (
     "indexing",
     "token",
     "lengths",
-    "isolation",
     "fuzz",
     "containers",
     "faults",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request, Sampling
     from act2see.errors import (
         Act2SeeError,
+        BenchmarkError,
         CalibrationError,
         ConfigError,
         ContextError,
@@ -104,6 +105,7 @@ __all__ = [
     "AnswerEvent",
     "AskContext",
     "Assistant",
+    "BenchmarkError",
     "CalibrationError",
     "Call",
     "CallEvent",

@@ -126,11 +126,11 @@ def mcp(
         if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise ConfigError("`act2see mcp` needs the serve extra: pip install 'act2see[serve]'") from e
-    from act2see.graphs.parts import cached_parts, for_server
+    from act2see.graphs.parts import cached_parts
     from act2see.tools.video.folders import FencedLibrary, Folders
     from act2see.tools.video.store import default_cache
 
-    chosen = for_server(chosen_config(preset, config))
+    chosen = chosen_config(preset, config)
     downloads = default_cache() / "downloads" if allow_urls else None
     folders = Folders(folder, downloads=downloads)
     parts = cached_parts(chosen)

@@ -62,14 +62,10 @@ def ui(
     from act2see.tools.video.store import default_cache
 
     hosts = sorted(allowed_hosts(*(allow_host or ()), bound=host))
-    chosen = chosen_config(preset, config)
-    configs = _offered_configs(chosen)
+    configs = _offered_configs(chosen_config(preset, config))
     kept = _make_folder(runs or default_cache() / "runs")
     catalog = VideoCatalog(
-        kept / "uploads",
-        samples(default_cache() / "samples"),
-        Folders(folder) if folder else None,
-        isolate=chosen.video.isolate != "never",
+        kept / "uploads", samples(default_cache() / "samples"), Folders(folder) if folder else None
     )
     # At the first event Gradio asks matplotlib for its backend. Name one, because the search for one blocks
     # the page for a second.

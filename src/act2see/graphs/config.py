@@ -93,10 +93,8 @@ class Config(Section):
             "index": {"workers"},
         }
         # Hashes from before these keys existed stay the same.
-        if self.video.decoder == VideoConfig().decoder:
+        if self.video == VideoConfig():
             excluded["video"] = True
-        else:
-            excluded["video"] = {"isolate"}  # both give the same pictures
         excluded["reasoner"] = _defaults(self.reasoner, *_NEW_SAMPLING)
         excluded["budget"] = _defaults(self.budget, "malformed", "thinking_tokens")
         data = self.model_dump(exclude=excluded)

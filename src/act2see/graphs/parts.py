@@ -7,7 +7,6 @@ Models are loaded on first use, not when the graph is built. All graphs of a pro
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +39,9 @@ from act2see.tools.runtime.weights import (
 )
 from act2see.tools.search.encoder import FrameEncoder
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.isolation.video import can_isolate
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore, default_cache
 
-log = logging.getLogger(__name__)
 NODES = ("view", "reason", "approve", "answer")
 """The names of the graph's own nodes, which no tag may have."""
 
@@ -168,11 +165,7 @@ def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     shared = shared or Shared()
     cache, frames = storage_of(config)
     store = FrameStore(frames)
-    video = config.video
-    isolate = video.isolate == "always"
-    library = VideoLibrary(
-        cache, store, config.view.max_side, video.decoder, build_framer(config), isolate=isolate
-    )
+    library = VideoLibrary(cache, store, config.view.max_side, config.video.decoder, build_framer(config))
     # The batch size is the finder's, so it does not keep two configurations from sharing an encoder.
     key = ("encoder", config.encoder.model_dump_json(exclude={"batch"}))
     encoder = shared.get(key, lambda: LazyEncoder(config.encoder))
@@ -196,17 +189,6 @@ def cached_parts(config: Config) -> Parts:
         WeightsError: A weight folder does not exist.
     """
     return _shared.get(parts_key(config), lambda: build_parts(config, _shared))
-
-
-def for_server(config: Config) -> Config:
-    """Return a configuration as a server uses it: unless it says otherwise, a child process decodes files."""
-    if config.video.isolate != "auto":
-        return config
-    if not can_isolate():
-        log.warning("files of others are decoded in this process, since this system cannot limit another")
-        return config
-    video = config.video.model_copy(update={"isolate": "always"})
-    return config.model_copy(update={"video": video})
 
 
 def parts_key(config: Config) -> tuple[str, ...]:

@@ -121,9 +121,6 @@ class VideoConfig(Section):
 
     decoder: Literal["pyav", "decord"] = "pyav"
     """`decord` needs the extra `decord`. Files that decord decodes wrongly are decoded by PyAV."""
-    isolate: Literal["auto", "always", "never"] = "auto"
-    """Whether files are decoded in a child process with limits of memory and time, so that no file can end
-    this process. auto: in servers, which open files of others."""
 
 
 class IndexConfig(Section):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.training.rollouts import QUICK, draw_trace
 
 from act2see.agent.prompt import Prompt
@@ -108,19 +109,23 @@ def test_the_graph_loads_the_adapter_of_its_config(
 
 def test_an_adapter_of_another_base_is_refused(overfit: SftResult, tmp_path: Path) -> None:
     """Cases: other weights of the same shapes, another name without a digest, no adapter, another width."""
-    other, store = resolve_weights("micro:vlm"), FrameStore(tmp_path / "frames")
+    base, store = resolve_weights("micro:base"), FrameStore(tmp_path / "frames")
+    other = str(shutil.copytree(base, tmp_path / "other"))
+    tensors = load_file(Path(other) / "model.safetensors")
+    first = next(iter(tensors))
+    save_file({**tensors, first: tensors[first] + 1}, Path(other) / "model.safetensors", {"format": "pt"})
 
     def load(weights: str, adapter: Path) -> TransformersReasoner:
         return TransformersReasoner.from_pretrained(weights, store, adapter=str(adapter))
 
     with pytest.raises(
         WeightsError,
-        match=r"trained on micro:base, and the reasoner's weights are .*vlm, which are not the same",
+        match=r"trained on micro:base, and the reasoner's weights are .*other, which are not the same",
     ):
         load(other, Path(overfit.folder))
     unsigned = Path(shutil.copytree(overfit.folder, tmp_path / "unsigned"))
     (unsigned / "base.json").unlink()
-    assert load(resolve_weights("micro:base"), unsigned)
+    assert load(base, unsigned)
     with pytest.raises(WeightsError, match="base_model_name_or_path in its adapter_config"):
         load(other, unsigned)
     with pytest.raises(WeightsError, match=r"holds no adapter_config\.json"):
@@ -144,7 +149,6 @@ def _random_weights(folder: Path) -> None:
 def test_full_mode_trains_all_but_the_vision_tower(
     store: FrameStore, traces: list[Trace], tmp_path: Path
 ) -> None:
-    from safetensors.torch import load_file
 
     settings = QUICK.model_copy(
         update={"mode": "full", "max_steps": 1, "gradient_checkpointing": True, "learning_rate": 1e-3}

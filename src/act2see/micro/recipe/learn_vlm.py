@@ -36,6 +36,12 @@ VOCABULARY = 1500
 _LINES_IN_VOCABULARY = 6000
 FFN = 768
 """Units of each feed-forward layer of the shipped VLM; the base has half as many."""
+_KEPT = 0.15
+"""The weight of the model before `train_words` in the mean with the one after it. Without it, the model
+forgets colours of shapes that it was not trained on: 72 of 80 questions about held-out pairs were right, 74
+with this mean, 75 with 0.3, which forgot new chains instead (11 of 16 about boards tipped again; here 23 of
+24).
+"""
 
 
 def vocabulary_texts() -> Iterator[str]:
@@ -156,6 +162,8 @@ def train_words(
 ) -> None:
     """Go on with SFT in place: most steps are readings of questions, the others drawn chains and their ends.
 
+    The result is the mean of the model before and after, in which the model after it counts more.
+
     Args:
         model: The fine-tuned model, on the device to train on.
         packer: Its packer.
@@ -164,13 +172,18 @@ def train_words(
         seed: The seed of the data.
         progress: Called every 25 steps.
     """
+    import torch
+
     widen_ffn(model, FFN)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
     reading = Readings(packer, batch, seed)
     chains, ends = Chains(packer, max(1, batch // 10), seed), Ends(packer, max(1, batch // 6), seed)
     lesson = Mix((chains, reading, reading, reading, ends, reading, reading, reading))
     with Workers(processes_for(model.device.type), pin=model.device.type == "cuda") as workers:
         batches = workers.batches(Ready(lesson), steps)
         fit(model, batches, steps, rate=8e-4, warmup=60, name="words", progress=progress)
+    with torch.no_grad():
+        torch._foreach_lerp_(list(model.parameters()), before, _KEPT)
 
 
 def sft_lesson(packer: Packer, traces: Sequence[Trace], store: FrameStore, batch: int, seed: int) -> Lesson:

@@ -26,7 +26,7 @@ from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.assistant import create_assistant
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.long_video.graph import LongGraph, create_long_video
-from act2see.graphs.parts import cached_parts, for_server
+from act2see.graphs.parts import cached_parts
 from act2see.tools.video.folders import FencedLibrary, Folders
 
 
@@ -64,12 +64,10 @@ def _assistant() -> CompiledStateGraph[Any, Any, Any, Any]:
 def served_config() -> Config:
     """Return the configuration of `ACT2SEE_CONFIG`, with its file access limited to the allowed folders.
 
-    A child process decodes the files, unless the configuration says otherwise.
-
     Raises:
         ConfigError: The configuration cannot be read.
     """
-    config = for_server(load_config(os.environ.get("ACT2SEE_CONFIG") or None))
+    config = load_config(os.environ.get("ACT2SEE_CONFIG") or None)
     finder = cached_parts(config).resources.finder
     finder.library = FencedLibrary(finder.library, Folders(_folders()))
     return config

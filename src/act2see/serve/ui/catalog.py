@@ -26,7 +26,6 @@ from act2see.errors import Act2SeeError, StoreError, VideoError
 from act2see.tools.frames import Video
 from act2see.tools.runtime.outside import one_line
 from act2see.tools.video.folders import Folders
-from act2see.tools.video.isolation.video import IsolatedVideo, can_isolate
 from act2see.tools.video.reader import open_video
 
 log = logging.getLogger(__name__)
@@ -59,20 +58,14 @@ class VideoCatalog:
         uploads: The folder in which uploads are stored.
         samples: The sample videos.
         folders: The folders whose videos are offered.
-        isolate: Whether uploads are opened in a child process, where the system can.
     """
 
     def __init__(
-        self,
-        uploads: Path,
-        samples: Sequence[CatalogVideo] = (),
-        folders: Folders | None = None,
-        isolate: bool = True,
+        self, uploads: Path, samples: Sequence[CatalogVideo] = (), folders: Folders | None = None
     ) -> None:
         self.uploads = uploads
         self.samples = tuple(samples)
         self.folders = folders
-        self.isolate = isolate and can_isolate()
 
     def videos(self) -> dict[str, CatalogVideo]:
         """Return the videos by key: samples, then folders, then uploads, newest first. Reads the disk."""
@@ -98,7 +91,7 @@ class VideoCatalog:
         upload = uploaded_file(upload)
         name = _harmless(Path(upload).name)
         try:
-            info = IsolatedVideo(upload).info() if self.isolate else open_video(upload).info()
+            info = open_video(upload).info()
         except VideoError as e:
             with suppress(OSError):
                 os.unlink(upload)

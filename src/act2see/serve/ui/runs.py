@@ -97,15 +97,14 @@ class RunSummary:
 
 
 def open_graph(config: Config) -> tuple[Graph, FrameSource]:
-    """Return the graph of a configuration and the source of its frames. A child process decodes videos.
+    """Return the graph of a configuration and the source of its frames.
 
     Raises:
         WeightsError, ConfigError: The graph cannot be built.
     """
     from act2see.graphs.ask import create_act2see
-    from act2see.graphs.parts import cached_parts, for_server
+    from act2see.graphs.parts import cached_parts
 
-    config = for_server(config)
     graph = create_act2see(config)
     return graph, cached_parts(config).resources.store
 

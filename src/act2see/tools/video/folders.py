@@ -209,9 +209,7 @@ class FencedLibrary(VideoLibrary):
     """A library that opens only videos in the folders, whatever path a graph receives."""
 
     def __init__(self, library: VideoLibrary, folders: Folders) -> None:
-        super().__init__(
-            library.cache, library.store, library.max_side, library.decoder, library.framer, library.isolate
-        )
+        super().__init__(library.cache, library.store, library.max_side, library.decoder, library.framer)
         self.folders = folders
 
     def window(self, video: VideoPath) -> Window:

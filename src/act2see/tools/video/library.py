@@ -32,7 +32,6 @@ from act2see.tools.runtime.sharing import KeyedLocks
 from act2see.tools.video.decord import check_decord
 from act2see.tools.video.framing import Framer, Framing
 from act2see.tools.video.identity import FileIdentity, decoding, identify
-from act2see.tools.video.isolation.video import IsolatedVideo, shared_decoders
 from act2see.tools.video.reader import SLACK, Decoder, VideoFile, frames_at, open_video, video_digest
 from act2see.tools.video.store import FrameStore, Pixels
 from act2see.tools.video.watch import Watch
@@ -83,10 +82,9 @@ class VideoLibrary:
         max_side: The longer side of pictures, in pixels.
         decoder: The decoder.
         framer: Finds the part of each video that pictures show; None for whole pictures.
-        isolate: Whether files are opened and decoded in a child process with limits.
 
     Raises:
-        ConfigError: The decoder is not installed, or this system has no such child processes.
+        ConfigError: The decoder is not installed.
     """
 
     def __init__(
@@ -96,7 +94,6 @@ class VideoLibrary:
         max_side: int,
         decoder: Decoder = "pyav",
         framer: Framer | None = None,
-        isolate: bool = False,
     ) -> None:
         if decoder == "decord":
             check_decord()
@@ -105,9 +102,6 @@ class VideoLibrary:
         self.max_side = max_side
         self.decoder = decoder
         self.framer = framer
-        self.isolate = isolate
-        if isolate:
-            shared_decoders()  # fail here rather than during a question
         self.opened = 0
         """Number of times that a video was opened, by which caching is measured."""
         self._clips: LRUCache[str, ProbedVideo] = LRUCache(_CLIPS)
@@ -226,11 +220,12 @@ class VideoLibrary:
         watch = self.watch(window, digest)
         framing = self.probe(window).framing if self.framer else None
         self.opened += 1
+        opened = open_video(window, decoder=self.decoder)
         try:
             if framing is None:
-                yield from self._read(window, frames, size)
+                yield from opened.read(frames, size)
             else:
-                for i, seconds, pixels in self._read(window, frames):
+                for i, seconds, pixels in opened.read(frames):
                     yield i, seconds, framing.apply(pixels, size)
         except VideoError:
             watch.check()  # a file that was replaced is not a damaged one
@@ -292,7 +287,7 @@ class VideoLibrary:
     def _read_facts(self, window: Window, watch: Watch) -> ProbedVideo:
         """Open a video, and write its facts to the cache."""
         self.opened += 1
-        video = self._open(window)
+        video = open_video(window, decoder=self.decoder)
         info = video.info(watch.digest)
         clip = ProbedVideo(info, np.asarray(video.timestamps, np.float64))
         if self.framer is not None:
@@ -304,22 +299,7 @@ class VideoLibrary:
         self._write_cache(clip)
         return clip
 
-    def _open(self, window: Window) -> VideoFile | IsolatedVideo:
-        if self.isolate:
-            return IsolatedVideo(window, self.decoder)
-        return open_video(window, decoder=self.decoder)
-
-    def _read(
-        self, window: Window, frames: Sequence[int], size: tuple[int, int] | None = None
-    ) -> Iterator[tuple[int, float, Pixels]]:
-        """Open a video and yield frames of it."""
-        if self.isolate:  # a child opens it and reads it at one request
-            return shared_decoders().frames(window, self.decoder, frames, size)
-        return open_video(window, decoder=self.decoder).read(frames, size)
-
-    def _find_framing(
-        self, framer: Framer, video: VideoFile | IsolatedVideo, clip: ProbedVideo
-    ) -> Framing | None:
+    def _find_framing(self, framer: Framer, video: VideoFile, clip: ProbedVideo) -> Framing | None:
         size = clip.info.fit(_FRAMED_SIDE)
         frames = [0, *clip.spread(_FRAMED - 1)]
         return framer.find([pixels for _, _, pixels in video.read(frames, size)])
