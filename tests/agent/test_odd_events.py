@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
+from act2see.agent.reasoners.connection import StatusError, check_status
 from act2see.agent.reasoners.follow import Chunk, read_chunk
 from act2see.agent.reasoners.llama_cpp import wire as llama
 from act2see.agent.reasoners.vllm import wire as vllm
@@ -33,3 +35,9 @@ def test_an_event_of_another_form_is_a_connection_error(wire: Any, data: dict[st
 def test_an_event_of_the_right_form_is_read() -> None:
     assert read_chunk(llama.chunk_of, {"content": "x", "tokens_predicted": 3}) == Chunk("x", decoded=2)
     assert read_chunk(vllm.chunk_of, {"choices": [{"delta": {"content": "x"}}]}) == Chunk("x")
+
+
+async def test_an_error_that_is_nested_too_deep_is_still_one_of_the_server() -> None:
+    request = httpx.Request("POST", "http://127.0.0.1/completion")
+    with pytest.raises(StatusError):
+        await check_status(httpx.Response(500, content=b"[" * 200_000, request=request))
