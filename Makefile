@@ -58,10 +58,10 @@ bench: $(CORE) ## measure speed and memory; results go to benchmarks/results
 micro: $(CORE) ## train the three micro models again, from nothing
 	@$(BIN)/act2see micro train $(ARGS)
 
-# A cell may take longer than a test.
+# A cell may take longer than a test. One thread for each notebook, since two run at a time.
 notebooks: $(DEV) ## execute the notebooks
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; \
-	then $(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
+	then OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
 	else echo "no notebooks to execute"; fi
 
 # Not `--quiet`: it also drops the warnings that `--strict` makes errors. The variable silences a notice of the theme.

@@ -8,8 +8,11 @@ figure without a goal is only reported. `python -m benchmarks` runs them all.
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,18 @@ def at_least(value: float, goal: float) -> Goal:
 def reported(value: float) -> Goal:
     """Return a figure without a goal."""
     return {"goal": None, "highest": round(value, 3), "met": None}
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silence the warnings of act2see about odd files."""
+    logger = logging.getLogger("act2see")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def has_weights(part: str) -> bool:

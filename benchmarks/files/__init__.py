@@ -11,12 +11,11 @@ decord is measured by the same files, as far as it is chosen for them.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from act2see.errors import Act2SeeError
 from act2see.tools.video.reader import open_video
-from benchmarks import Goal, at_least, at_most, kib, reported
+from benchmarks import Goal, at_least, at_most, kib, reported, without_warnings
 from benchmarks.files import basics, quirks
 from benchmarks.files.cases import Case
 from benchmarks.files.oracle import check, find_truth
@@ -115,23 +114,11 @@ def _reset_peak() -> float:
     return kib("VmHWM") / 1e3
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the warnings about odd files."""
-    logger = logging.getLogger("act2see")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
 def run(quick: bool) -> dict[str, Any]:
     """Measure every file of the matrix; a quick run a fifth of them."""
     whole = cases()
     decord = find_spec("decord") is not None
-    with tempfile.TemporaryDirectory() as name, _quietly():
+    with tempfile.TemporaryDirectory() as name, without_warnings():
         folder = Path(name)
         measure(whole[0], folder, decord=decord)  # loads the libraries
         results = [_try(case, folder, decord=decord) for case in (fifth(whole) if quick else whole)]

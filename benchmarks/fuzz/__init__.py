@@ -7,19 +7,17 @@ from its own random numbers, so a failure names all that is needed to see it aga
 
 from __future__ import annotations
 
-import logging
 import platform
 import random
 import resource
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import at_least, at_most, kib
+from benchmarks import at_least, at_most, kib, without_warnings
 
 Check = Callable[[random.Random], str | None]
 """Runs once; returns what went wrong, or None."""
@@ -87,25 +85,13 @@ def checks(folder: Path) -> dict[str, Check]:
     return {"grammar": compare, **readers(folder)}
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence the warnings about mutated files."""
-    logger = logging.getLogger("act2see")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
 def run(quick: bool) -> dict[str, Any]:
     """Fuzz everything, 100,000 times each; a quick run 1,000 times."""
     executions = 1000 if quick else 100_000
     goals: dict[str, Any] = {}
     failures: dict[str, list[str]] = {}
     rates: dict[str, float] = {}
-    with TemporaryDirectory() as folder, _without_warnings():
+    with TemporaryDirectory() as folder, without_warnings():
         for name, check in checks(Path(folder)).items():
             result = repeat(check, executions)
             goals[f"{name}: executions"] = at_least(result.executions, executions)

@@ -328,6 +328,7 @@ _HOMES = {
     "write_clip": "act2see.micro.world",
     # Errors
     "Act2SeeError": "act2see.errors",
+    "BenchmarkError": "act2see.errors",
     "CalibrationError": "act2see.errors",
     "ConfigError": "act2see.errors",
     "ContextError": "act2see.errors",

@@ -81,6 +81,55 @@ def expected_outcome(item: Item, slots: dict[str, str]) -> str:
     return place_of(after, slots["x"]) if after.find(slots["x"]) else "nowhere"
 
 
+def expected_order(item: Item, kind: str, x: str, y: str) -> str:
+    """Return whether a blink or a move of one shape comes before, or after, the blink of another."""
+    moves, lit = move_seconds(item, x), {shape: lit_frames(item, shape) for shape in (x, y)}
+    if kind != "blinks_before" and not moves:
+        return f"The {x} does not move in this clip."
+    for shape in (x, y) if kind == "blinks_before" else (y,):
+        if not lit[shape]:
+            return f"The {shape} does not blink in this clip."
+    if kind == "blinks_before":
+        return yes(lit[x][0] < lit[y][0])
+    return yes(moves[0] < lit[y][0] / FPS if kind == "moves_before" else moves[-1] > lit[y][0] / FPS)
+
+
+_OF_ALL = (
+    *("which_blinks_first", "which_blinks_last", "which_moves_first", "which_moves_last", "which_moves"),
+    *("still", "moved_colour", "any_happens", "is_tipped", "when_tips"),
+)
+
+
+def expected_of_all(item: Item, kind: str) -> str:
+    """Return the answer to a question that names no shape."""
+    shapes = [p.shape for p in boards(item)[0].ordered()]
+    tips = [frame / FPS for frame, board in enumerate(boards(item)) if board.tipped]
+    lit = {shape: frames[0] for shape in shapes if (frames := lit_frames(item, shape))}
+    moves = {shape: times for shape in shapes if (times := move_seconds(item, shape))}
+    if kind == "any_happens":
+        return yes(bool(tips or lit or moves))
+    if kind == "is_tipped":
+        return yes(bool(tips))
+    if kind == "when_tips":
+        return f"at {tips[0]:g} s" if tips else "The board is not tipped in this clip."
+    if "blinks" in kind:
+        if not lit:
+            return "Nothing blinks in this clip."
+        return (min if "first" in kind else max)(lit, key=lambda shape: lit[shape])
+    if kind == "still":
+        staying = [shape for shape in shapes if shape not in moves]
+        return " and ".join(staying) or "Every shape moves in this clip."
+    if not moves:
+        return "Nothing moves in this clip."
+    if kind == "which_moves_first":
+        return min(moves, key=lambda shape: moves[shape][0])
+    if kind == "which_moves_last":
+        return max(moves, key=lambda shape: moves[shape][-1])
+    if kind == "moved_colour":
+        return lasting(item)[0].piece(*moves).colour
+    return " and ".join(moves)
+
+
 def expected(item: Item) -> str | None:
     """Return the answer as the frames give it; None for a kind that is checked in another way."""
     slots = dict(item.asked.slots)
@@ -106,6 +155,8 @@ def expected(item: Item) -> str | None:
         seen = [content(board, slots["place"]) for board in (first, last)]
         colours = ["nothing" if shape == "nothing" else first.piece(shape).colour for shape in seen]
         return colours[0] if seen[0] == seen[1] else f"{colours[0]} at the start, {colours[1]} at the end"
+    if kind in ("beside", "relation") and (absent := [s for s in (x, y) if s and not shows(item, s)]):
+        return f"There is no {absent[0]} in this clip."
     if kind == "beside":
         row, column = first.piece(x).cell
         cells = {
@@ -164,6 +215,18 @@ def expected(item: Item) -> str | None:
         if kind == "two_blinks":
             return ", then ".join(places)
         return yes(places[0] != places[1])
+    if kind in ("blinks_before", "moves_before", "moves_after"):
+        return expected_order(item, kind, x, y)
+    if kind == "relation":
+        above, left = (a - b for a, b in zip(first.piece(x).cell, first.piece(y).cell, strict=True))
+        return yes(
+            {"above": above < 0, "below": above > 0, "left of": left < 0}.get(slots["direction"], left > 0)
+        )
+    if kind in _OF_ALL:
+        return expected_of_all(item, kind)
+    if kind == "tip_all":
+        after = first.tip(slots["side"])
+        return ", ".join(map(str, after.ordered()))
     if kind.startswith("tip_"):
         return expected_outcome(item, slots)
     if kind == "what_changed":
@@ -189,6 +252,18 @@ def test_answers_follow_from_the_frames(family: Family) -> None:
             assert item.answer == right, (index, item.text)
             checked += 1
     assert checked > COUNT / 4 or family == "when"
+
+
+def test_all_shapes_that_blink_are_named() -> None:
+    answers = set()
+    for index in range(COUNT):
+        item = make_item("whole", index, "validation")
+        if item.asked.kind == "which_all_blink":
+            lit = {board.lit.shape for board in boards(item) if board.lit}
+            named = set(item.answer.split(" and ")) if lit else set()
+            assert lit == named
+            answers.add(len(named))
+    assert answers == {0, 1, 2}
 
 
 def test_times_lie_within_the_event() -> None:
@@ -240,7 +315,8 @@ def test_wordings_do_not_reveal_whether_to_call(family: Family) -> None:
     if family == "false":
         return
     for kind, counts in looks.items():
-        if kind == "how_many_blink":  # always ends with a look that shows nothing new
+        # These always end with a look that shows nothing new.
+        if kind in ("how_many_blink", "which_all_blink", "which_blinks_first", "which_blinks_last"):
             continue
         if kind.startswith("tip_") and kind.endswith("_when"):  # the clip's tipping is at another moment
             continue

@@ -27,10 +27,9 @@ from act2see.micro.draws import draw_board, draw_guest, draw_hops
 from act2see.micro.looks import (
     board_during,
     find_blink,
+    look_for_all_blinks,
     look_for_blink,
     look_for_shape,
-    retrieve,
-    retrieve_any,
     sampled_frames,
     seconds_of,
 )
@@ -180,22 +179,8 @@ def _how_many_blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
     slow = draw_hops(rng, board, mover, frames, rng.choice((0, 0, 1)))
     shapes = rng.sample([p.shape for p in board.pieces], rng.choice((0, 1, 1, 2, 2)))
     clip = Clip(frames, slow, draw_blinks(rng, slow, frames, shapes))
-    count = 0
-    shown = []
-    for event in sorted(clip.short, key=lambda e: e.start):
-        if event.in_view:
-            count += 1
-            shown.append(f"{event.piece.shape} {count}")
-    chain: tuple[Step, ...] = (f" Lit in these frames: {', '.join(shown) or 'none'}.",)
-    for event in sorted(clip.short, key=lambda e: e.start):
-        if event.in_view:
-            continue
-        count += 1
-        at = seconds_of(sampled_frames(event)[0])
-        found = retrieve("a shape blinks", board_during(clip, event), at)
-        chain += (*found, f" Lit in it: {event.piece.shape} {count}.")
-    chain += (*retrieve_any("a shape blinks", clip, rng), " Lit in it: none.")
-    return draft(clip, "how_many_blink", chain, "Their number is", str(count))
+    chain = look_for_all_blinks(clip, rng)
+    return draft(clip, "how_many_blink", chain, "Their number is", str(len(clip.short)))
 
 
 def draw_exists(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -287,7 +272,7 @@ def first_to_blink(rng: random.Random, frames: int, held_out: bool, blinking: in
     chain += (f" In second: {', '.join(said)}.",)
     if not seconds:
         return draft(clip, kind, chain, "", NEITHER_BLINKS, x=x, y=y)
-    lead, answer = _name_extreme(seconds, kind)
+    lead, answer = name_extreme(seconds, kind)
     return draft(clip, kind, chain, lead, answer, rng.choice(((x, y), (y, x))), x=x, y=y)
 
 
@@ -297,28 +282,29 @@ def first_to_move(rng: random.Random, frames: int, held_out: bool, moving: int) 
     asked = 0 if kind == "which_first_moves" else -1
     board, _ = board_and_mover(rng, held_out)
     x, y = rng.sample([p.shape for p in board.pieces], 2)
-    clip = Clip(frames, _draw_moves(rng, board, rng.sample([x, y], moving), frames))
+    clip = Clip(frames, draw_moves(rng, board, rng.sample([x, y], moving), frames))
     view = view_of(clip)
     seconds = {shape: times[asked] for shape in (x, y) if (times := move_times(shape, view))}
     said = [f"{shape} {seconds.get(shape, 'never')}" for shape in (x, y)]
     chain = (f" {describe_path(x, view)} {describe_path(y, view)} In second: {', '.join(said)}.",)
     if not seconds:
         return draft(clip, kind, chain, "", NEITHER_MOVES, x=x, y=y)
-    lead, answer = _name_extreme(seconds, kind)
+    lead, answer = name_extreme(seconds, kind)
     return draft(clip, kind, chain, lead, answer, rng.choice(((x, y), (y, x))), x=x, y=y)
 
 
-def _name_extreme(seconds: Mapping[str, int], kind: str) -> tuple[str, str]:
+def name_extreme(seconds: Mapping[str, int], kind: str) -> tuple[str, str]:
     """Return the beginning of the conclusion, and the shape of the first or the last second."""
-    if kind.startswith("which_last"):
+    if "last" in kind:
         return "Last is the", max(seconds, key=lambda shape: seconds[shape])
     return "First is the", min(seconds, key=lambda shape: seconds[shape])
 
 
-def _draw_moves(rng: random.Random, board: Board, movers: list[str], frames: int) -> Slow:
+def draw_moves(rng: random.Random, board: Board, movers: list[str], frames: int) -> Slow:
     """Draw a board over time on which each mover hops once or twice, one at a time."""
     hops = [shape for shape in movers for _ in range(rng.choice((1, 1, 2)))]
     rng.shuffle(hops)
+    del hops[frames // FPS - 1 :]  # nothing hops before the first second
     seconds = sorted(rng.sample(range(1, frames // FPS), len(hops)))
     slow = [(0, board)]
     for second, shape in zip(seconds, hops, strict=True):
@@ -360,7 +346,7 @@ def draw_changes(rng: random.Random, frames: int, held_out: bool) -> Draft:
     """Ask what changes from start to end."""
     board, mover = board_and_mover(rng, held_out)
     movers = [mover] if rng.random() < 0.6 else rng.sample([p.shape for p in board.pieces], 2)
-    slow: Slow = ((0, board),) if rng.random() < 0.15 else _draw_moves(rng, board, movers, frames)
+    slow: Slow = ((0, board),) if rng.random() < 0.15 else draw_moves(rng, board, movers, frames)
     clip = Clip(frames, slow)
     if rng.random() < 0.2:
         clip = add_tipping(rng, clip)

@@ -75,6 +75,28 @@ def look_for_blink(clip: Clip, shape: str, rng: random.Random, view: View | None
     return (*steps, *retrieve(query, board_during(clip, event), at), f" A {shape} is lit in it: yes.")
 
 
+def look_for_all_blinks(clip: Clip, rng: random.Random) -> tuple[Step, ...]:
+    """Return the steps that find all blinks: those in view, and one after the other those that a look shows.
+
+    Shapes are counted as they are found, in the order of `blinks_found`.
+    """
+    found = blinks_found(clip)
+    in_view = [f"{event.piece.shape} {n}" for n, event in enumerate(found, 1) if event.in_view]
+    steps: tuple[Step, ...] = (f" Lit in these frames: {', '.join(in_view) or 'none'}.",)
+    for n, event in enumerate(found, 1):
+        if not event.in_view:
+            at = seconds_of(sampled_frames(event)[0])
+            steps += retrieve("a shape blinks", board_during(clip, event), at)
+            steps += (f" Lit in it: {event.piece.shape} {n}.",)
+    return (*steps, *retrieve_any("a shape blinks", clip, rng), " Lit in it: none.")
+
+
+def blinks_found(clip: Clip) -> list[Short]:
+    """Return the blinks of a clip in the order in which a chain finds them: those in view come first."""
+    blinks = [event for event in clip.short if event.kind == "blink"]
+    return sorted(blinks, key=lambda event: (not event.in_view, event.start))
+
+
 def time_of_blink(clip: Clip, shape: str, view: View) -> float | None:
     """Return the time at which `look_for_blink` sees a blink, or None."""
     for second, board in view:

@@ -19,8 +19,8 @@ from act2see.micro.drafts import (
     yes_or_no,
 )
 from act2see.micro.draws import draw_hops
-from act2see.micro.kinds import DIRECTIONS
 from act2see.micro.looks import state_tipping, state_whether
+from act2see.micro.relations import ask_beside
 from act2see.micro.words import (
     count_colour,
     describe_path,
@@ -155,21 +155,7 @@ def _plain_colour_at(rng: random.Random, clip: Clip, board: Board) -> Draft:
 
 def _plain_beside(rng: random.Random, clip: Clip, board: Board) -> Draft:
     # Neighbours change with each hop, so nothing hops here.
-    clip = Clip(clip.frames, ((0, board),))
-    p = rng.choice(board.pieces)
-    direction = rng.choice(list(DIRECTIONS))
-    down, right = DIRECTIONS[direction]
-    cell = (p.cell[0] + down, p.cell[1] + right)
-    slots = {"direction": direction, "x": p.shape}
-    chain = f" At the start the {p.shape} is at {cell_name(p.cell)}."
-    beside = f"{direction.capitalize()} it is"
-    if cell not in CELLS:
-        return draft(clip, "beside", (chain,), beside, NOTHING, **slots)
-    place = cell_name(cell)
-    content = _content(board, place)
-    options = () if content == NOTHING else draw_options(rng, content, list(SHAPES))
-    chain += f" {beside} {place}."
-    return draft(clip, "beside", (chain,), f"At the start at {place} is", content, options, **slots)
+    return ask_beside(rng, Clip(clip.frames, ((0, board),)), board)
 
 
 def _plain_which_colour(rng: random.Random, clip: Clip, board: Board) -> Draft:

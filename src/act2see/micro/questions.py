@@ -1,10 +1,11 @@
 """Questions about board clips, with the chain of thought of a careful person.
 
 A question belongs to a family: one of the paper's four (`families`), or one of the everyday ones (`plain`,
-`happenings`, `premises`, `tippings`). A chain is a list of steps: text, and tool calls with their queries.
-It begins with the question in the world's own words, whatever words it was put in (`kinds`, `wordings`). The
-text after a call describes the frame that the tool should return; the corpus drops chains whose tool returned
-another one.
+`happenings`, `premises`, `tippings`, `orders`, `relations`, `wholes`).
+
+A chain is a list of steps: text, and tool calls with their queries. It begins with the question in the
+world's own words, whatever words it was put in (`kinds`, `wordings`). The text after a call describes the
+frame that the tool should return; the corpus drops chains whose tool returned another one.
 Chains name every piece of every frame: without this dense supervision the micro VLM learns slowly.
 """
 
@@ -28,9 +29,12 @@ from act2see.micro.happenings import (
 )
 from act2see.micro.kinds import Asked
 from act2see.micro.looks import calls_of
+from act2see.micro.orders import draw_order
 from act2see.micro.plain import draw_plain
 from act2see.micro.premises import draw_beyond, draw_false
+from act2see.micro.relations import draw_relation
 from act2see.micro.tippings import draw_again
+from act2see.micro.wholes import draw_whole
 from act2see.micro.words import Seen as Seen, Step as Step, ToolCall as ToolCall, closing, describe_seen
 from act2see.micro.world import FPS, Clip
 
@@ -50,6 +54,9 @@ Family = Literal[
     "false",
     "beyond",
     "again",
+    "order",
+    "relation",
+    "whole",
 ]
 Split = Literal["train", "validation", "test", "held_out"]
 FAMILIES: tuple[Family, ...] = ("observe", "blink", "imagine", "both")
@@ -66,6 +73,9 @@ EVERYDAY: tuple[Family, ...] = (
     "false",
     "beyond",
     "again",
+    "order",
+    "relation",
+    "whole",
 )
 """The families of everyday questions."""
 LETTERS = "ABCDEFGH"
@@ -108,6 +118,9 @@ _EVERYDAY_MAKERS: dict[Family, Callable[[random.Random, int, bool], Draft]] = {
     "false": draw_false,
     "beyond": draw_beyond,
     "again": draw_again,
+    "order": draw_order,
+    "relation": draw_relation,
+    "whole": draw_whole,
 }
 
 

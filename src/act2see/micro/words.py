@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from act2see.micro.world import Board, Clip, Edit, Piece, cell_name
+from act2see.micro.world import Board, Cell, Clip, Edit, Piece, cell_name
 
 View = Sequence[tuple[int, Board]]
 """The frames that a model sees first: the second and the board of each."""
@@ -119,6 +119,24 @@ def describe_path(shape: str, view: View) -> str:
             step += f" moved {moves.index(second) + 1}"
         steps.append(step)
     return f"{shape}: {', '.join(steps)}."
+
+
+def describe_row(cell: Cell) -> str:
+    """Return a place with its row and column, from the top left: "north row 1 column 2"."""
+    row, column = cell
+    return f"{cell_name(cell)} row {row + 1} column {column + 1}"
+
+
+def describe_level(view: View) -> str:
+    """Return whether the board is tipped in each second, like "board: 0 level, 1 level, 2 tipped."."""
+    steps = (f"{second} {'tipped' if board.tipped else 'level'}" for second, board in view)
+    return f"board: {', '.join(steps)}."
+
+
+def moved_shapes(first: Board, last: Board) -> list[str]:
+    """Return the shapes that have another place at the end than at the start, in the order of the board."""
+    pairs = ((p, last.find(p.shape)) for p in first.ordered())
+    return [p.shape for p, now in pairs if now and now.cell != p.cell]
 
 
 def move_times(shape: str, view: View) -> list[int]:

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -88,22 +90,25 @@ def test_events_are_handled_in_the_callers_thread_and_an_error_there_ends_the_wo
 
 
 INTERRUPTED = """
-import asyncio, signal, sys
+import asyncio, os, signal
 from act2see.tools.runtime.background import run_sync
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
+def say(line):
+    os.write(1, line.encode() + b"\\n")  # whole: `print` of two threads may mix its line and its end
+
 async def work():
     try:
-        print("begun", flush=True)
+        say("begun")
         await asyncio.sleep(600)
     finally:
-        print("ended", flush=True)
+        say("ended")
 
 try:
     run_sync(work())
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    say("interrupted")
 """
 
 
@@ -116,6 +121,58 @@ def test_an_interrupt_ends_the_work_and_then_reaches_the_caller() -> None:
         process.send_signal(signal.SIGINT)
         said, complaints = process.communicate()
     assert (said, complaints, process.returncode) == ("ended\ninterrupted\n", "", 0)
+
+
+def test_an_interrupt_at_any_line_leaves_no_work_behind() -> None:
+    states: list[str] = []
+
+    async def work() -> None:
+        states.append("begun")
+        try:
+            await asyncio.sleep(0)
+        finally:
+            states.append("ended")
+
+    interrupted: list[list[str]] = []
+    for line in range(1, 1_000):
+        states.clear()
+        waiting = work()
+        with _interrupt_at(line):
+            try:
+                run_sync(waiting)
+                break
+            except KeyboardInterrupt:
+                interrupted.append(states.copy())
+        waiting.close()  # the first lines only prepare: nobody has taken the work yet
+    assert interrupted.count([]) >= 5, "before the start"
+    assert interrupted.count(["begun", "ended"]) >= 5, "after the start"
+    assert len(interrupted) == interrupted.count([]) + interrupted.count(["begun", "ended"])
+
+
+_INTERRUPTED_FILES = ("runtime/background.py", "asyncio/base_events.py", "futures/_base.py")
+
+
+@contextmanager
+def _interrupt_at(line: int) -> Iterator[None]:
+    """Interrupt this thread at the n-th line that it runs in `run_sync`, or in asyncio on its behalf."""
+    left = line
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal left
+        within = frame.f_code.co_filename.endswith(_INTERRUPTED_FILES)
+        if not within or frame.f_code.co_name == "loop":
+            return None  # a tracer, unlike a signal, can interrupt between a `with` and its lock's release
+        left -= event == "line"
+        if left == 0 and event == "line":
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 FORKED = """

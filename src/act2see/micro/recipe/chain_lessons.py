@@ -29,15 +29,27 @@ from act2see.trace.trace import Trace
 from act2see.training.sft.forward import Batch
 
 # Everyday families whose chains go on after the view.
-_IN_CHAINS: tuple[Family, ...] = ("plain", "when", "count", "exists", "first", "two", "false", "again")
+_IN_CHAINS: tuple[Family, ...] = (
+    "plain",
+    "when",
+    "count",
+    "exists",
+    "first",
+    "two",
+    "false",
+    "again",
+    "order",
+    "relation",
+    "whole",
+)
 CHAIN_FAMILIES: tuple[Family, ...] = (*FAMILIES, *FAMILIES, *_IN_CHAINS, *_IN_CHAINS, "plain", "changes")
 """The families of chains that go on after the view, as often as they are drawn."""
 ALL_FAMILIES: tuple[Family, ...] = (*CHAIN_FAMILIES, "describe", "beyond", "beyond")
 # Families of many kinds, and the refusals, are drawn more often.
-_MANY_KINDS: tuple[Family, ...] = ("plain", "exists", "beyond")
+_MANY_KINDS: tuple[Family, ...] = ("plain", "exists", "beyond", "order", "whole")
 _READ_FAMILIES: tuple[Family, ...] = (
     *(*FAMILIES, *EVERYDAY),
-    *("plain", "plain", "when", "count", "first"),
+    *("plain", "plain", "when", "count", "first", "order", "whole"),
     *_MANY_KINDS,
     *_MANY_KINDS,
 )

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from act2see.tools.runtime.forks import pause_at_fork, renew_after_fork
 
@@ -37,11 +37,11 @@ class _Background:
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=_run_forever, args=(self._loop,), name="act2see-loop", daemon=True
-                )
-                self._thread.start()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=_run_forever, args=(loop,), name="act2see-loop", daemon=True)
+                thread.start()
+                # The loop is kept when it runs: an interrupt before this line must leave none that does not.
+                self._loop, self._thread = loop, thread
                 atexit.register(self.stop)
                 renew_after_fork(self)
                 pause_at_fork(self)
@@ -182,31 +182,42 @@ def _wait_for(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T
     if _running_loop() is loop:
         # Called within a run, for example by a tool. The loop cannot wait for itself: use another one.
         return _wait_on_own_loop(work, wait)
-    task: Future[asyncio.Task[Any]] = Future()
-    interrupted = threading.Event()
+    task: asyncio.Task[T] | None = None
+    outcome: Future[T] = Future()
 
-    async def main() -> T:
-        task.set_result(cast("asyncio.Task[Any]", asyncio.current_task()))
-        if interrupted.is_set():
-            work.close()
-            raise asyncio.CancelledError
-        return await work
+    def start() -> None:
+        nonlocal task
+        task = loop.create_task(work)
+        task.add_done_callback(lambda ended: _copy_outcome(ended, outcome))
 
-    running: Future[T] | None = None
+    def stop() -> None:
+        if task is not None:
+            task.cancel()
+            return
+        work.close()
+        outcome.cancel()
+
     try:
-        running = asyncio.run_coroutine_threadsafe(main(), loop)
-        return wait(running)
+        loop.call_soon_threadsafe(start)
+        return wait(outcome)
     except BaseException:
-        # An interrupt can come at any line. Either the task has started and is cancelled here, or `main` sees
-        # the flag and does not start the work.
-        interrupted.set()
-        if task.done():
-            loop.call_soon_threadsafe(task.result().cancel)
-        if running is not None:
-            # The caller gets the interrupt, so an error of the work is ignored.
-            with suppress(Exception, CancelledError):
-                running.result()
+        # An interrupt can come at any line, also between the start and its return to here. The loop runs
+        # these two in order, so `stop` knows whether there is a task.
+        loop.call_soon_threadsafe(stop)
+        # The caller gets the interrupt, so an error of the work is ignored.
+        with suppress(Exception, CancelledError):
+            outcome.result()
         raise
+
+
+def _copy_outcome(task: asyncio.Task[T], outcome: Future[T]) -> None:
+    """Give the result, the error or the cancellation of an ended task to the one who waits for it."""
+    if task.cancelled():
+        outcome.cancel()
+    elif (error := task.exception()) is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(task.result())
 
 
 def _wait_on_own_loop(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T:
