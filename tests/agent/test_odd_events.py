@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
 import pytest
 
 from act2see.agent.reasoners.connection import StatusError, check_status
-from act2see.agent.reasoners.follow import Chunk, read_chunk
+from act2see.agent.reasoners.follow import Chunk, read_chunk, require_tokens
 from act2see.agent.reasoners.llama_cpp import wire as llama
 from act2see.agent.reasoners.vllm import wire as vllm
 
@@ -41,3 +42,27 @@ async def test_an_error_that_is_nested_too_deep_is_still_one_of_the_server() -> 
     request = httpx.Request("POST", "http://127.0.0.1/completion")
     with pytest.raises(StatusError):
         await check_status(httpx.Response(500, content=b"[" * 200_000, request=request))
+
+
+async def sent(*chunks: Chunk) -> AsyncGenerator[Chunk]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def test_a_reply_without_a_token_is_a_connection_error() -> None:
+    for empty in ([], [Chunk(prompt=9), Chunk(finish="stop", prompt=9)]):
+        with pytest.raises(ConnectionError, match="before its first token"):
+            _ = [chunk async for chunk in require_tokens(sent(*empty))]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [Chunk(), Chunk("x"), Chunk(), Chunk(finish="stop")],
+        [Chunk(prompt=9), Chunk(finish="stop", decoded=1)],  # the model has ended its turn at once
+        [Chunk(finish="stop"), Chunk(decoded=1)],  # some servers count last
+        [Chunk(finish="length")],
+    ],
+)
+async def test_a_reply_with_a_token_is_read_whole(chunks: list[Chunk]) -> None:
+    assert [chunk async for chunk in require_tokens(sent(*chunks))] == chunks

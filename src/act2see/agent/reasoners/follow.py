@@ -62,6 +62,29 @@ def read_chunk(read: Callable[[dict[str, Any]], Chunk], data: dict[str, Any]) ->
     return chunk
 
 
+async def require_tokens(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
+    """Yield the chunks of one reply, from its first token on.
+
+    A model that has nothing to say ends its turn, and servers count the token of that end. So a reply without
+    any token is one that the server never made, and no empty answer of the model.
+
+    Raises:
+        ConnectionError: The reply has no token.
+    """
+    early: list[Chunk] = []  # they must not pass for the beginning, as a request is sent again only before it
+    has_begun = False
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            has_begun = has_begun or bool(chunk.text or chunk.decoded or chunk.finish == "length")
+            early.append(chunk)
+            if has_begun:
+                for ready in early:
+                    yield ready
+                early.clear()
+    if not has_begun:
+        raise ConnectionError("the server ended the reply before its first token")
+
+
 def is_regular(finish: str | None) -> bool:
     """Return whether a finish reason ends a text; False if the engine aborted the request."""
     return finish in (None, "stop", "length")
