@@ -19,12 +19,14 @@ the fault, and another process asks again with the same cache: both must give th
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,9 +47,13 @@ from benchmarks.faults.server import server_faults
 from benchmarks.faults.trial import ENDS, Ended, Fault, try_fault
 from benchmarks.interruptions import run_in_child, try_all
 
-_COUNT, _QUICK = 1000, 100  # faults of a run, and of a quick one, without the kills
+COUNT, _QUICK = 1000, 100  # faults of a run, and of a quick one, without the kills
 _KILLS = (4, 40)  # one in so many events is an interruption
-_COLUMNS = (*ENDS, "problem")
+_COLUMNS = {
+    **{how: f"{how}s" if how in ("right answer", "named error") else how for how in ENDS},
+    "problem": "bad ends",
+}
+"""How a trial ends, and its heading."""
 
 
 class Trials:
@@ -63,9 +69,12 @@ class Trials:
         self.template.mkdir(parents=True)
         video = write_scene(self.template / "clip.mp4")
         # In children, so that no thread runs in the process that is forked for each fault.
-        truth = run_in_child(lambda: _plain(find_truth(video, folder / "truth")))
+        truth = run_in_child(lambda: _find(video, folder / "truth"))
         if isinstance(truth, str):
             raise RuntimeError(truth)
+        for name in (*truth[3], "langgraph.checkpoint.sqlite.aio"):  # once here, and not in each child
+            with suppress(ImportError):
+                importlib.import_module(name)
         others = {digest: _timed(pictures) for digest, pictures in truth[2].items()}
         self.truth = Truth(truth[0], _timed(truth[1]), others)
         gc.freeze()  # so that children copy less
@@ -99,8 +108,11 @@ class Trials:
             yield fault, try_fault(fault, self.folder / f"trial-{number}", self.template, self.truth)
 
 
-def _plain(truth: Truth) -> list[Any]:
-    return [truth.outcome, truth.pictures, truth.others]
+def _find(video: Path, cache: Path) -> list[Any]:
+    """Return the truth as plain data, and what was imported to find it."""
+    truth = find_truth(video, cache)
+    names = sorted(name for name in sys.modules if name not in ("__main__", "__mp_main__"))
+    return [truth.outcome, truth.pictures, truth.others, names]
 
 
 def _timed(pictures: dict[str, str]) -> dict[float, str]:
@@ -148,13 +160,25 @@ class Table:
     @property
     def injected(self) -> int:
         """How many faults took place."""
-        return sum(count for row in self.rows.values() for how, count in row.items() if how != "not reached")
+        return sum(_injected(row) for row in self.rows.values())
 
-    def text(self) -> rich.table.Table:
-        """Return the table for the terminal."""
-        table = rich.table.Table("boundary", "kind", *_COLUMNS)
-        for (boundary, kind), row in sorted(self.rows.items()):
-            table.add_row(boundary, kind, *(str(row[how] or "") for how in _COLUMNS))
+    def by_boundary(self) -> dict[str, Counter[str]]:
+        """Return the sums of the kinds of each boundary."""
+        out: dict[str, Counter[str]] = {}
+        for (boundary, _), row in self.rows.items():
+            out.setdefault(boundary, Counter()).update(row)
+        return out
+
+    def text(self, *, kinds: bool = True) -> rich.table.Table:
+        """Return the table for the terminal: a line for each boundary and, with `kinds`, for each kind."""
+        table = rich.table.Table("boundary", "kinds", "faults", *_COLUMNS.values(), "resumed to the end")
+        for boundary, total in sorted(self.by_boundary().items()):
+            rows = {kind: row for (where, kind), row in sorted(self.rows.items()) if where == boundary}
+            table.add_row(boundary, str(len(rows)), *_cells(total), style="bold", end_section=not kinds)
+            for kind, row in rows.items() if kinds else ():
+                table.add_row("", kind, *_cells(row), end_section=kind == [*rows][-1])
+        total = sum(self.by_boundary().values(), Counter())
+        table.add_row("all", str(len(self.rows)), *_cells(total), style="bold")
         return table
 
     def data(self) -> dict[str, dict[str, dict[str, int]]]:
@@ -163,6 +187,16 @@ class Table:
         for (boundary, kind), row in sorted(self.rows.items()):
             out.setdefault(boundary, {})[kind] = dict(row)
         return out
+
+
+def _injected(row: Counter[str]) -> int:
+    return sum(count for how, count in row.items() if how != "not reached")
+
+
+def _cells(row: Counter[str]) -> list[str]:
+    """Return a line's figures. Each trial resumes its run, and has a problem unless that ends right."""
+    numbers = [_injected(row), *(row[how] for how in _COLUMNS), _injected(row) - row["problem"]]
+    return [str(number or "") for number in numbers]
 
 
 def add_kills(table: Table, trials: Trials, every: int) -> None:
@@ -186,15 +220,20 @@ def _build(config: Config, parts: Parts, saver: Any) -> Any:
 
 def run(quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Try faults of every boundary and kind."""
-    table = Table()
-    with fast_folder() as folder, _silent():
+    table, console, wanted = Table(), Console(stderr=True, highlight=False), _QUICK if quick else COUNT
+    with fast_folder() as folder, silent():
         trials = Trials(folder)
-        drawn = draw(trials.faults(), _QUICK if quick else _COUNT, seed)
-        for fault, ended in trials.try_all(drawn):
+        known = trials.faults()
+        # Some are not reached: a run has fewer readings of the clock in a process that has imported all.
+        for fault, ended in trials.try_all(draw(known, len(known), seed)):
             table.add(fault, ended)
+            if ended.problem:
+                console.print(f"{fault}: {ended.problem}", markup=False, soft_wrap=True)
+            if table.injected >= wanted:
+                break
         add_kills(table, trials, _KILLS[quick])
-    Console(stderr=True).print(table.text())
-    return make_result(table, _QUICK if quick else _COUNT)
+    console.print(table.text(kinds=not quick))
+    return make_result(table, wanted)
 
 
 def make_result(table: Table, wanted: int) -> dict[str, Any]:
@@ -205,13 +244,13 @@ def make_result(table: Table, wanted: int) -> dict[str, Any]:
         "of these, lost something or ended badly": at_most(lost, 0),
         "kinds of faults": reported(len(table.rows)),
     }
-    for how in _COLUMNS[:-1]:
+    for how in ENDS:
         goals[f"ended: {how}"] = reported(sum(row[how] for row in table.rows.values()))
     return {"goals": goals, "table": table.data(), "problems": table.problems}
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Silence the warnings about injected faults."""
     logging.disable(logging.CRITICAL)
     try:

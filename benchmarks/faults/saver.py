@@ -89,7 +89,8 @@ def _full(saver: Any, reached: Reached, pages: int) -> Any:
                 await self.setup()
                 async with self.conn.execute("PRAGMA page_count") as rows:
                     [count] = await rows.fetchone()
-                await self.conn.execute(f"PRAGMA max_page_count={count + pages}")
+                async with self.conn.execute(f"PRAGMA max_page_count={count + pages}") as rows:
+                    await rows.fetchall()
                 reached()
 
         async def aput(self, *arguments: Any, **options: Any) -> Any:

@@ -13,10 +13,9 @@ import re
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,7 +28,8 @@ from act2see.tools.video.store import FrameSource
 from benchmarks.faults.scene import colour_of, next_line
 from benchmarks.faults.trial import Fault, Place, Reached
 
-_BACKOFF = Backoff(requests=2, first=0.01, longest=0.02, accepted=0.05, silence=2.0)
+_BACKOFF = Backoff(requests=2, first=0.01, longest=0.02, accepted=0.05, silence=120.0)
+_SILENCE = 5.0  # of a server that is silent on purpose; a busy machine must not pass for one
 _MARKER, _PICTURE = "<__media__>", "<|image_pad|>"
 _STATUSES = (204, 301, 400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 501, 502, 503, 504)
 _NONSENSE: dict[str, bytes] = {
@@ -52,6 +52,7 @@ _NONSENSE: dict[str, bytes] = {
     "a long line": b"data: " + b"[" * 200_000,
 }
 """Lines of a stream in which a model server should send JSON."""
+_SILENT = ("silence", "stalls")
 _WAYS = ("reset", "reset in mid-stream", "cut", "ends politely", "empty", "empty reply", "silence", "stalls")
 
 
@@ -66,6 +67,8 @@ class _Server:
     reached: Callable[[], None]
     requests: int = 0
     url: str = ""
+    hung_up: threading.Event = field(default_factory=threading.Event)
+    """Is set when the run with the fault has ended."""
 
     def is_wrong(self) -> bool:
         """Count a request, and return whether it is the one that fails."""
@@ -124,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "empty":
             self._whole(b"")
         elif kind == "silence":
-            time.sleep(2.5)
+            self.server_state.hung_up.wait(_SILENCE + 1)
         else:
             self._begin(200, "text/event-stream")
             if kind == "empty reply":
@@ -137,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._chunk(b"data: " + event + b"\n\n")
                 if kind == "stalls":
-                    time.sleep(2.5)
+                    self.server_state.hung_up.wait(_SILENCE + 1)
                 elif kind == "reset in mid-stream":
                     self._reset()
                 elif kind == "ends politely":
@@ -227,29 +230,39 @@ _STATE = _Server("", 0, False, lambda: None)
 """The server of this process: each trial has a process of its own."""
 
 
-def _llama(source: FrameSource) -> Reasoner:
+def _llama(source: FrameSource, backoff: Backoff = _BACKOFF) -> Reasoner:
     from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
 
-    return LlamaCppReasoner(_STATE.url, "scripted", source, backoff=_BACKOFF)
+    return LlamaCppReasoner(_STATE.url, "scripted", source, backoff=backoff)
 
 
-def _vllm(source: FrameSource) -> Reasoner:
+def _vllm(source: FrameSource, backoff: Backoff = _BACKOFF) -> Reasoner:
     from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 
-    return VLLMHTTPReasoner(f"{_STATE.url}/v1", "scripted", source, exact=False, backoff=_BACKOFF)
+    return VLLMHTTPReasoner(f"{_STATE.url}/v1", "scripted", source, exact=False, backoff=backoff)
 
 
 def server_faults() -> Iterator[Fault]:
     """Yield faults of both servers at their first requests."""
     kinds = [*_WAYS, *_NONSENSE, *(f"status {status}" for status in _STATUSES)]
-    for name, reasoner in (("llama.cpp", _llama), ("vLLM", _vllm)):
+    impatient = replace(_BACKOFF, silence=_SILENCE)
+    makers: dict[str, Callable[..., Reasoner]] = {"llama.cpp": _llama, "vLLM": _vllm}
+    for name, make in makers.items():
         for kind in kinds:
+            reasoner = partial(make, backoff=impatient) if kind in _SILENT else make
             for at in (1, 2, 3):
                 for lasting in (False, True):
                     inject = partial(_misbehaving, kind=kind, at=at, lasting=lasting)
                     where = f"{name}: request {at}{' and on' * lasting}"
                     yield Fault(
-                        "model server", kind, where, inject, warm=True, reasoner=reasoner, around=serving
+                        "model server",
+                        kind,
+                        where,
+                        inject,
+                        warm=True,
+                        reasoner=reasoner,
+                        healed=make,
+                        around=serving,
                     )
 
 
@@ -260,6 +273,7 @@ def _misbehaving(place: Place, reached: Reached, kind: str, at: int, lasting: bo
         yield
     finally:
         _STATE.kind = ""
+        _STATE.hung_up.set()
 
 
 @contextmanager

@@ -212,7 +212,9 @@ def _resume_anew(fault: Fault, place: Place, truth: Truth) -> str:
 async def _lift_limits(saver: Any) -> None:
     """Let a database that was full grow again."""
     if hasattr(saver, "conn"):
-        await saver.conn.execute("PRAGMA max_page_count=1073741823")
+        # Until its row is read, a statement holds a lock that nothing else in this process may wait for.
+        async with saver.conn.execute("PRAGMA max_page_count=1073741823") as rows:
+            await rows.fetchall()
 
 
 def _places(error: BaseException) -> str:
