@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.timeout(300)  # each fault is three runs: ten seconds on an idle core
+@pytest.mark.timeout(300)  # each fault is three runs: eight seconds on an idle core
 @pytest.mark.skipif(sys.platform != "linux", reason="each run is a forked process, and /proc is read")
 def test_a_draw_of_faults_loses_nothing(tmp_path: Path) -> None:
     result = tmp_path / "faults.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--count", "16", "--seed", "5", "--json", str(result)],
+        [sys.executable, "-m", "benchmarks.faults", "--count", "24", "--seed", "135", "--json", str(result)],
         cwd=Path(__file__).parents[1],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -29,4 +29,4 @@ def test_a_draw_of_faults_loses_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     data = json.loads(result.read_text())
     assert data["problems"] == []
-    assert data["goals"]["faults injected"]["lowest"] >= 12
+    assert data["goals"]["faults injected"]["lowest"] >= 20
