@@ -103,7 +103,7 @@ def test_training_lines_have_the_slots_of_their_kind() -> None:
     expected = {kind for kind in KINDS if not kind.endswith("_without_when")} | set(SEARCHES)
     assert set(lines) == expected | {"follow_up"}
     for kind, texts in lines.items():
-        assert len(texts) >= 60, kind
+        assert len(texts) >= 45, kind
         if kind == "beyond":
             continue
         wanted = SEARCHES.get(kind, "x" if kind == "follow_up" else None)

@@ -76,25 +76,35 @@ def look_for_blink(clip: Clip, shape: str, rng: random.Random, view: View | None
 
 
 def look_for_all_blinks(clip: Clip, rng: random.Random) -> tuple[Step, ...]:
-    """Return the steps that find all blinks: those in view, and one after the other those that a look shows.
+    """Return the steps that find all blinks: those in view, then a look for each of the other shapes.
 
-    Shapes are counted as they are found, in the order of `blinks_found`.
+    The same call twice gets no second frame, so each look names its shape. The shapes that blink are counted
+    as they are found, in the order of `blinks_found`.
     """
     found = blinks_found(clip)
-    in_view = [f"{event.piece.shape} {n}" for n, event in enumerate(found, 1) if event.in_view]
-    steps: tuple[Step, ...] = (f" Lit in these frames: {', '.join(in_view) or 'none'}.",)
-    for n, event in enumerate(found, 1):
-        if not event.in_view:
-            at = seconds_of(sampled_frames(event)[0])
-            steps += retrieve("a shape blinks", board_during(clip, event), at)
-            steps += (f" Lit in it: {event.piece.shape} {n}.",)
-    return (*steps, *retrieve_any("a shape blinks", clip, rng), " Lit in it: none.")
+    in_view = [event.piece.shape for event in found if event.in_view]
+    others = [p.shape for p in clip.base(0).ordered() if p.shape not in in_view]
+    lit = ", ".join(f"{shape} {n}" for n, shape in enumerate(in_view, 1)) or "none"
+    steps: tuple[Step, ...] = (f" Lit in these frames: {lit}. Not lit: {', '.join(others) or 'none'}.",)
+    count = len(in_view)
+    for shape in others:
+        query = f"the {shape} blinks"
+        event = find_blink(clip, shape)
+        if event is None:
+            steps += (*retrieve_any(query, clip, rng), f" A {shape} is lit in it: no.")
+            continue
+        count += 1
+        at = seconds_of(sampled_frames(event)[0])
+        steps += retrieve(query, board_during(clip, event), at)
+        steps += (f" A {shape} is lit in it: yes, {shape} {count}.",)
+    return steps
 
 
 def blinks_found(clip: Clip) -> list[Short]:
     """Return the blinks of a clip in the order in which a chain finds them: those in view come first."""
+    order = [p.shape for p in clip.base(0).ordered()]
     blinks = [event for event in clip.short if event.kind == "blink"]
-    return sorted(blinks, key=lambda event: (not event.in_view, event.start))
+    return sorted(blinks, key=lambda e: (not e.in_view, e.start if e.in_view else order.index(e.piece.shape)))
 
 
 def time_of_blink(clip: Clip, shape: str, view: View) -> float | None:

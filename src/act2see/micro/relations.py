@@ -23,7 +23,7 @@ from act2see.micro.draws import draw_hops
 from act2see.micro.kinds import DIRECTIONS
 from act2see.micro.looks import look_for_shape
 from act2see.micro.words import Step, describe_row
-from act2see.micro.world import CELLS, SHAPES, Board, Clip, cell_name
+from act2see.micro.world import CELLS, SHAPES, Board, Cell, Clip, cell_name
 
 _ABSENT = 0.1  # share of the questions about a shape that is not there
 
@@ -43,17 +43,14 @@ def ask_beside(rng: random.Random, clip: Clip, board: Board) -> Draft:
     if rng.random() < _ABSENT:
         return _ask_absent(rng, clip, board, "beside", "x", direction=direction)
     p = rng.choice(board.pieces)
-    down, right = DIRECTIONS[direction]
-    cell = (p.cell[0] + down, p.cell[1] + right)
     slots = {"direction": direction, "x": p.shape}
-    beside = f"{direction.capitalize()} it is"
-    row, column = (n + 1 for n in cell)
-    place = cell_name(cell) if cell in CELLS else "no place"
     found = f" At the start the {p.shape} is at {describe_row(p.cell)}."
-    found += f" {beside} row {row} column {column}: {place}."
+    found += f" {describe_neighbour(p.cell, direction)}."
     chain = (*look_for_shape(clip, p.shape, rng), found)
+    cell = step_from(p.cell, direction)
     if cell not in CELLS:
-        return draft(clip, "beside", chain, beside, NOTHING, **slots)
+        return draft(clip, "beside", chain, f"{direction.capitalize()} it is", NOTHING, **slots)
+    place = cell_name(cell)
     content = next((q.shape for q in board.pieces if q.cell == cell), NOTHING)
     options = () if content == NOTHING else draw_options(rng, content, list(SHAPES))
     return draft(clip, "beside", chain, f"At the start at {place} is", content, options, **slots)
@@ -76,18 +73,38 @@ def _ask_relation(rng: random.Random, clip: Clip, board: Board) -> Draft:
     if rng.random() < _ABSENT:
         return _ask_absent(rng, clip, board, "relation", rng.choice("xy"), direction=direction)
     p, q = rng.sample(board.pieces, 2)
-    down, right = DIRECTIONS[direction]
-    steps, name = (down, "row") if down else (right, "column")
-    axis = 0 if down else 1
-    is_so = (p.cell[axis] - q.cell[axis]) * steps > 0
+    compared, is_so = compare_places(p.cell, q.cell, direction)
     chain = (
         *look_for_shape(clip, p.shape, rng),
         *look_for_shape(clip, q.shape, rng),
         f" At the start the {p.shape} is at {describe_row(p.cell)}."
         f" At the start the {q.shape} is at {describe_row(q.cell)}."
-        f" The {name} is {p.cell[axis] + 1} to {q.cell[axis] + 1}.",
+        f" {compared}.",
     )
     lead = f"The {p.shape} is {direction} the {q.shape}:"
     options = draw_yes_or_no(rng)
     slots = {"x": p.shape, "y": q.shape, "direction": direction}
     return draft(clip, "relation", chain, lead, yes_or_no(is_so), options, **slots)
+
+
+def step_from(cell: Cell, direction: str) -> Cell:
+    """Return the place next to a place; it may lie outside the board."""
+    down, right = DIRECTIONS[direction]
+    return cell[0] + down, cell[1] + right
+
+
+def describe_neighbour(cell: Cell, direction: str) -> str:
+    """Return the place next to a place: "Below it is row 2 column 1: west", or "...: no place"."""
+    beside = step_from(cell, direction)
+    row, column = (n + 1 for n in beside)
+    place = cell_name(beside) if beside in CELLS else "no place"
+    return f"{direction.capitalize()} it is row {row} column {column}: {place}"
+
+
+def compare_places(cell: Cell, other: Cell, direction: str) -> tuple[str, bool]:
+    """Return the rows or columns of two places, like "The row is 1 to 2", and whether the direction holds."""
+    axis = 0 if direction in ("above", "below") else 1
+    step = DIRECTIONS[direction][axis]
+    name = ("row", "column")[axis]
+    is_so = (cell[axis] - other[axis]) * step > 0
+    return f"The {name} is {cell[axis] + 1} to {other[axis] + 1}", is_so

@@ -160,7 +160,7 @@ def train_words(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
-    """Go on with SFT in place: most steps are readings of questions, the others drawn chains and their ends.
+    """Go on with SFT in place: half of the steps are readings, the others train what follows them.
 
     The result is the mean of the model before and after, in which the model after it counts more.
 
@@ -178,7 +178,9 @@ def train_words(
     before = [parameter.detach().clone() for parameter in model.parameters()]
     reading = Readings(packer, batch, seed)
     chains, ends = Chains(packer, max(1, batch // 10), seed), Ends(packer, max(1, batch // 6), seed)
-    lesson = Mix((chains, reading, reading, reading, ends, reading, reading, reading))
+    facts, clips = Facts(packer, max(1, batch // 4), seed, (1, 2)), Clips(packer, max(1, batch // 10), seed)
+    others = (chains, ends, facts, chains, ends, ends, facts, clips)
+    lesson = Mix([lesson for other in others for lesson in (other, reading)])
     with Workers(processes_for(model.device.type), pin=model.device.type == "cuda") as workers:
         batches = workers.batches(Ready(lesson), steps)
         fit(model, batches, steps, rate=8e-4, warmup=60, name="words", progress=progress)

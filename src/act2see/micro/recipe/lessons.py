@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from act2see.agent.packing import Packer
 from act2see.agent.rollout import Rollout
+from act2see.micro.drafts import yes_or_no
 from act2see.micro.draws import draw_colour
+from act2see.micro.kinds import DIRECTIONS
 from act2see.micro.questions import EVERYDAY, FAMILIES, Family, Item, make_item
 from act2see.micro.recipe.rollouts import (
     Ask,
@@ -27,6 +29,7 @@ from act2see.micro.recipe.rollouts import (
     finish_rollout,
     glance_rollout,
 )
+from act2see.micro.relations import compare_places, describe_neighbour
 from act2see.micro.words import (
     View,
     count_colour,
@@ -34,6 +37,7 @@ from act2see.micro.words import (
     describe_blink,
     describe_moves,
     describe_path,
+    describe_row,
     describe_view,
     view_of,
 )
@@ -151,6 +155,7 @@ def facts(view: View, rng: random.Random) -> tuple[list[list[Fact]], list[list[F
         _count_facts(boards[0], rng),
         *_path_facts(view, rng),
         *_blink_facts(view, rng),
+        *_relation_facts(boards[0], rng),
     ]
     plain = _place_facts(boards)
     for shape in SHAPES:
@@ -206,6 +211,19 @@ def _blink_facts(view: View, rng: random.Random) -> list[list[Fact]]:
             known.append((f"With the {lit.shape} lit the {p.shape} is at", f"{cell_name(p.cell)}."))
     asked = rng.choice(("shape", lit.shape))
     return [[describe_blink(asked, view), *rng.sample(known, len(known))]]
+
+
+def _relation_facts(board: Board, rng: random.Random) -> list[list[Fact]]:
+    """Return which place is beside a piece, and how two pieces lie to each other, as `relations` says it."""
+    p, q = rng.sample(board.pieces, 2)
+    direction = rng.choice(list(DIRECTIONS))
+    at = [(f"At the start the {piece.shape} is at", f"{describe_row(piece.cell)}.") for piece in (p, q)]
+    begin, _, end = describe_neighbour(p.cell, direction).partition(" is ")
+    rows, is_so = compare_places(p.cell, q.cell, direction)
+    name, _, compared = rows.partition(" is ")
+    lead = f"The {p.shape} is {direction} the {q.shape}:"
+    related = [(f"{name} is", f"{compared}."), (lead, f"{yes_or_no(is_so)}.")]
+    return [[at[0], (f"{begin} is", f"{end}.")], [*at, *related]]
 
 
 def _place_facts(boards: Sequence[Board]) -> list[Fact]:
