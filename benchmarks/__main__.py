@@ -45,6 +45,8 @@ NAMES = (
     "lengths",
     "isolation",
     "fuzz",
+    "containers",
+    "faults",
     "load",
     "files",
 )

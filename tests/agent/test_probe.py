@@ -16,6 +16,7 @@ from tests.serving import Quiet, serving
 
 from act2see.agent.reasoners.chat.probe import Listing, look_up, probe
 from act2see.agent.reasoners.chat.setup import chat_model
+from act2see.errors import SetupError
 
 pytest.importorskip("langchain_openai", reason="needs the chat extra")
 
@@ -78,6 +79,42 @@ async def test_a_server_that_was_reached_and_is_slow_is_no_certain_problem() -> 
         asking = look_up(model(server.address), "openai:m", seconds=1.5)
         assert await asking == Listing(exists=None)
         assert server.asked.is_set()
+
+
+NO_LISTS = {
+    "no JSON": b"<html>504</html>",
+    "cut": b'{"models": [{"name": "m"',
+    "nested too deep": b"[" * 200_000,
+    "too long a number": b'{"models": [{"name": ' + b"7" * 5000 + b"}]}",
+    "no list": b'{"models": 5}',
+    "no UTF-8": b"\xff\xfe{",
+}
+
+
+@contextmanager
+def odd_server(body: bytes) -> Iterator[str]:
+    """Run a server that answers every request with the same text."""
+
+    class Handler(Quiet):
+        def do_GET(self) -> None:
+            self.begin(200, {"content-length": str(len(body))})
+            self.wfile.write(body)
+
+    with serving(Handler) as address:
+        yield address
+
+
+@pytest.mark.parametrize("body", NO_LISTS.values(), ids=NO_LISTS)
+async def test_what_is_no_list_of_models_says_nothing_of_one(body: bytes) -> None:
+    with odd_server(body) as address:
+        assert await look_up(model(address), "openai:m") == Listing(exists=None)
+
+
+@pytest.mark.parametrize("body", NO_LISTS.values(), ids=NO_LISTS)
+async def test_what_sends_no_list_of_models_is_no_ollama(body: bytes) -> None:
+    pytest.importorskip("langchain_ollama", reason="needs the chat extra")
+    with odd_server(body) as address, pytest.raises(SetupError, match="is no Ollama server: check the addr"):
+        await probe(chat_model("ollama:m", {"base_url": address}, "test"), "ollama:m")
 
 
 @pytest.mark.parametrize("name", MODELS)

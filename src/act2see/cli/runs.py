@@ -73,8 +73,11 @@ async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
                 # its cursor lives.
                 async with saver.lock:
                     await saver.conn.close()
-    except sqlite3.Error as e:
-        raise StoreError(f"the saved runs in {path} cannot be used ({e}): {_advice(e)}") from e
+    except (sqlite3.Error, StoreError) as e:
+        cause = e.__cause__ if isinstance(e, StoreError) else e
+        if not isinstance(cause, sqlite3.Error):
+            raise
+        raise StoreError(f"the saved runs in {path} cannot be used ({cause}): {_advice(cause)}") from e
 
 
 def _advice(error: sqlite3.Error) -> str:

@@ -54,7 +54,7 @@ from act2see.graphs.state import (
 )
 from act2see.graphs.wiring import both_ways, is_saved, limit_time, make_drawable
 from act2see.tools.base import FrameTool, LoadsModels, NeedsIndex, ToolContext, call_seed, checked_result
-from act2see.tools.frames import FrameRef
+from act2see.tools.frames import FrameRef, Video
 from act2see.tools.runtime.faults import restored, to_user_error
 from act2see.tools.runtime.text import clean_text, first_line
 from act2see.tools.runtime.weights import read_ahead, wanted_by
@@ -242,6 +242,8 @@ class _Nodes:
             context = ToolContext(trace.video.path, trace.shown, seed)
             returned = await limit_time(tool.call(query, context), limits.timeout)
             result = checked_result(tag, returned, self.parts.resources.store, limits.max_frames)
+            if result.frames:
+                await asyncio.to_thread(self._check_video, trace.video)
             notes = [note for note in (replacement_note(review), result.note) if note]
             frames = Frames(
                 tag=tag, frames=result.frames, note=" ".join(notes), curve=result.curve, review=review
@@ -251,7 +253,7 @@ class _Nodes:
         call.__name__ = tag
         return call
 
-    def error_node(self, tag: str) -> Callable[..., Coroutine[Any, Any, BackToReason]]:
+    def error_node(self, tag: str) -> Callable[..., Coroutine[Any, Any, Command[Any]]]:
         """Return the error handler of a tool's node, which tells the model that the tool failed.
 
         An error that the user must fix ends the run instead.
@@ -259,10 +261,15 @@ class _Nodes:
 
         async def handle_error(
             state: AskState, error: NodeError, runtime: Runtime[AskContext]
-        ) -> BackToReason:
+        ) -> Command[Any]:
             cause = restored(error.error)
             if user_error := to_user_error(cause):
-                raise user_error from cause
+                if not _is_live(error.error):
+                    # The run was resumed, and by now the user may have repaired it: the call is made again.
+                    return Command(goto=tag)
+                # A copy: LangGraph takes an error that it has given to this handler for handled, and would go
+                # on as if the node had written nothing.
+                raise type(user_error)(*user_error.args) from cause
             note = f"The tool failed: {first_line(cause).rstrip('.')}. Go on without it."
             failed = Frames(tag=tag, note=note, review=_review_in(state))
             return _return_frames(failed, state["id"], time.perf_counter(), runtime)
@@ -283,6 +290,10 @@ class _Nodes:
             "segments": [None],
             "turns": [turn.model_dump() for turn in following_turns(trace)],
         }
+
+    def _check_video(self, video: Video) -> None:
+        """Raise `VideoError` if the file is no longer that of the run: a call would show another video."""
+        self.parts.resources.finder.library.watch(video.path, video.digest)
 
     def tool_settings(self, tag: str) -> ToolConfig:
         """Return the limits of a tool; the defaults if the configuration does not have the tool."""
@@ -336,6 +347,11 @@ def _run_id(config: RunnableConfig, previous: str | None) -> str:
 
 def _short_hash(text: str) -> str:
     return hashlib.blake2b(clean_text(text).encode(), digest_size=4).hexdigest()
+
+
+def _is_live(error: BaseException | str) -> bool:
+    """Whether an error was raised in this run of the graph: one that a checkpoint kept has no traceback."""
+    return isinstance(error, BaseException) and error.__traceback__ is not None
 
 
 def _review_in(state: AskState) -> Review | None:

@@ -261,7 +261,10 @@ def _require_trace(graph: Graph) -> None:
 
 @contextmanager
 def _explain_sync_saver(graph: Graph) -> Iterator[None]:
-    """Raise `ConfigError` if the checkpointer is synchronous or belongs to another event loop."""
+    """Raise `ConfigError` if the checkpointer is synchronous or belongs to another event loop.
+
+    Raises `StoreError` if it cannot save or read.
+    """
     try:
         yield
     except NotImplementedError as e:
@@ -271,16 +274,29 @@ def _explain_sync_saver(graph: Graph) -> Iterator[None]:
             f"{type(graph.checkpointer).__name__} is synchronous: use graph.invoke(...), or an asynchronous "
             "checkpointer (AsyncSqliteSaver, AsyncPostgresSaver)"
         ) from e
-    except RuntimeError as e:
-        if isinstance(e, Act2SeeError) or "loop" not in str(e) or not _is_raised_by_saver(e):
+    except Exception as e:
+        if isinstance(e, Act2SeeError) or not _is_raised_by_saver(e):
             raise
-        raise ConfigError(
-            f"{type(graph.checkpointer).__name__} belongs to the event loop that first used it: create one "
-            "in each loop, or always use the same loop (ask and resume share one)"
+        name = type(graph.checkpointer).__name__
+        if isinstance(e, RuntimeError) and "loop" in str(e):
+            raise ConfigError(
+                f"{name} belongs to the event loop that first used it: create one in each loop, or always "
+                "use the same loop (ask and resume share one)"
+            ) from e
+        if not _is_of_storage(e):
+            raise
+        raise StoreError(
+            f"the run cannot be saved or read by {name} ({_one_line(e)}): repair its storage, and resume the "
+            "run; up to its last saved step nothing is lost"
         ) from e
 
 
 def _is_raised_by_saver(error: Exception) -> bool:
-    """Whether one of the four innermost functions of the traceback belongs to a checkpointer."""
+    """Whether a function of the traceback belongs to a checkpointer. No node is called by one."""
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(name.startswith("langgraph.checkpoint") for name in modules[-4:])
+    return any(name.startswith("langgraph.checkpoint") for name in modules)
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether an error is one of a disk, a connection or a database; their packages have own classes."""
+    return isinstance(error, OSError) or type(error).__module__ != "builtins"

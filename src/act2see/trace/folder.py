@@ -16,7 +16,7 @@ from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.files import check_file, check_folder, read_file, whole_folder
 from act2see.tools.runtime.picture_files import MAX_BYTES, PictureError, decode_picture
 from act2see.tools.video.reader import had_digest, video_digest
-from act2see.tools.video.store import FrameStore, frame_png
+from act2see.tools.video.store import FrameStore, frame_digest, frame_png
 from act2see.tools.video.window import Window
 from act2see.trace.page import trace_html
 from act2see.trace.trace import Trace
@@ -101,10 +101,13 @@ def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:
         path = saved[frame.digest]
         try:
             with decode_picture(read_file(path, MAX_BYTES)) as image:
-                return np.asarray(image.convert("RGB"))
+                pixels = np.asarray(image.convert("RGB"))
         except (OSError, PictureError) as e:
             why = getattr(e, "strerror", None) or e
             raise StoreError(f"the picture {path} cannot be read ({why}): copy the saved run again") from e
+        if frame_digest(pixels) != frame.digest:
+            raise StoreError(f"the picture {path} is not the one that was saved: copy the saved run again")
+        return pixels
 
     return frames
 

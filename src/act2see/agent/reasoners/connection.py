@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from act2see.agent.reasoners.faults import Backoff, without_parameter
 from act2see.errors import ConfigError
+from act2see.tools.runtime.plain_json import parse_json
 from act2see.tools.runtime.text import first_error, first_problem
 
 BACKOFF = Backoff(requests=4, first=0.5, longest=30.0, accepted=30.0, silence=300.0)
@@ -141,7 +142,7 @@ class ServerConnection:
         async with self._client() as client:
             response = await client.request(method, f"{self.url}{path}", json=body)
             await check_status(response)
-            return response.json()
+            return parse_json(response.content)
 
     async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the data of the server-sent events that answer a request.
@@ -176,9 +177,11 @@ class ServerConnection:
             if field not in ("data", "error"):
                 continue  # an empty line, a comment that keeps the connection alive, an event's name
             try:
-                data = json.loads(value)
+                data = parse_json(value)
             except ValueError as e:
                 raise ConnectionError("sent a line that is not JSON") from e
+            if field == "data" and not isinstance(data, dict):
+                raise ConnectionError("sent an event that is not a JSON object")
             yield {"error": data} if field == "error" else data
 
     def _client(self) -> httpx.AsyncClient:
@@ -196,7 +199,7 @@ async def check_status(response: httpx.Response) -> None:
         return
     body = await response.aread()
     try:
-        message = _message_of(json.loads(body))
+        message = _message_of(parse_json(body))
     except ValueError:
         message = body.decode(errors="replace")
     raise StatusError(response, without_parameter(" ".join(message.split()))[:500])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
@@ -38,6 +39,50 @@ class Chunk:
 
 Send = Callable[[Rollout, int], AsyncGenerator[Chunk]]
 """Streams one request, given a rollout and the maximum number of tokens to write."""
+
+
+def read_chunk(read: Callable[[dict[str, Any]], Chunk], data: dict[str, Any]) -> Chunk:
+    """Return the chunk of an event that a server has sent.
+
+    Args:
+        read: Reads an event of the right form.
+        data: The event.
+
+    Raises:
+        ConnectionError: The event has another form.
+    """
+    try:
+        chunk = read(data)
+    except (TypeError, AttributeError, LookupError) as e:
+        raise ConnectionError("sent an event of an unknown form") from e
+    texts = (chunk.text, chunk.finish or "", chunk.stopped_at or "")
+    counts = (chunk.prompt, chunk.cached, chunk.decoded)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int) for n in counts):
+        raise ConnectionError("sent an event of an unknown form")
+    return chunk
+
+
+async def require_tokens(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
+    """Yield the chunks of one reply, from its first token on.
+
+    A model that has nothing to say ends its turn, and servers count the token of that end. So a reply without
+    any token is one that the server never made, and no empty answer of the model.
+
+    Raises:
+        ConnectionError: The reply has no token.
+    """
+    early: list[Chunk] = []  # they must not pass for the beginning, as a request is sent again only before it
+    has_begun = False
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            has_begun = has_begun or bool(chunk.text or chunk.decoded or chunk.finish == "length")
+            early.append(chunk)
+            if has_begun:
+                for ready in early:
+                    yield ready
+                early.clear()
+    if not has_begun:
+        raise ConnectionError("the server ended the reply before its first token")
 
 
 def is_regular(finish: str | None) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from act2see.errors import StoreError, VideoError
 from act2see.tools.search.encoder import FrameEncoder
@@ -26,6 +27,7 @@ from act2see.tools.video.store import Pixels
 from act2see.tools.video.watch import Watch
 from act2see.tools.video.window import Window
 
+_ENCODED = 2  # times that a batch is encoded, if the encoder computes NaN; then its weights do so
 log = logging.getLogger(__name__)
 Steps = Generator[tuple[int, int], None, FrameIndex]
 
@@ -135,7 +137,7 @@ class IndexBuild:
         taken: dict[int, str] = {}
         try:
             for numbers, seconds, pixels in self._decode(frames, done):
-                batch = (np.array(numbers), np.array(seconds), self.encoder.frames(pixels))
+                batch = (np.array(numbers), np.array(seconds), self._encode_batch(pixels))
                 self.count(len(pixels))
                 if self.keep_frames:
                     for number, picture in zip(numbers, pixels, strict=True):
@@ -158,6 +160,14 @@ class IndexBuild:
         if taken:
             self._check(watch, unfinished)
             self.library.keep(self.window, taken, watch.digest)
+
+    def _encode_batch(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
+        """Encode pictures. If a GPU has failed for a moment, NaN in an index would hide frames for ever."""
+        for _ in range(_ENCODED):
+            vectors = self.encoder.frames(pixels)
+            if np.isfinite(vectors).all():
+                break
+        return vectors
 
     def _decode(
         self, frames: Sequence[int], done: int

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -328,6 +329,8 @@ class VideoLibrary:
         file = self._file(digest)
         try:
             data: dict[str, Any] = json.loads(file.read_text())
+            if data.pop("check", None) != _check(data):
+                raise ValueError("they are not as they were written")
             info = Video(**{**data["info"], "path": str(window)})
             taken = {int(i): d for i, d in data["taken"].items() if d in self.store}
             framing = Framing.from_data(data["framing"]) if data.get("framing") else None
@@ -350,9 +353,14 @@ class VideoLibrary:
         }
         try:
             with replacing_file(file) as new:
-                new.write_text(json.dumps(data))
+                new.write_text(json.dumps({**data, "check": _check(json.loads(json.dumps(data)))}))
         except OSError as e:
             raise StoreError(
                 f"cannot write to the cache {self.cache}: {e.strerror}; free some space or set ACT2SEE_CACHE "
                 "to another folder"
             ) from e
+
+
+def _check(facts: dict[str, Any]) -> int:
+    """Return the checksum of facts: a damaged digit would give a frame the time or the picture of another."""
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from act2see.errors import VideoError
 from act2see.tools.runtime.forks import native
 from act2see.tools.video.limits import MAX_PIXELS, check_size, choose_threads
+from act2see.tools.video.packets import is_of_file
 from act2see.tools.video.streams import choose, count_packets, list_streams, stream_at
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.error import FFmpegError
     from av.video.stream import VideoStream
 
 log = logging.getLogger(__name__)
@@ -62,9 +64,11 @@ def open_container(path: str, number: int | None = None) -> Iterator[tuple[Input
             yield container, stream
         except av.error.FFmpegError as e:  # of any step between here and the picture
             why = e.strerror or type(e).__name__
-            raise VideoError(
-                f"FFmpeg cannot read {path} ({why}): copy or download it again, or convert it to H.264"
-            ) from e
+            advice = "copy or download it again, or convert it to H.264" if is_of_file(e) else "ask again"
+            raise VideoError(f"FFmpeg cannot read {path} ({why}): {advice}") from e
+        except (ValueError, MemoryError) as e:  # of PyAV itself
+            why = str(e) or type(e).__name__
+            raise VideoError(f"{path} cannot be read ({why}): ask again, or convert it to H.264") from e
 
 
 def _open(path: str) -> InputContainer:
@@ -82,7 +86,9 @@ def _open(path: str) -> InputContainer:
     try:
         return av.open(os.path.abspath(path), options=options, metadata_errors="ignore")
     except av.error.FFmpegError as e:
-        raise _explain_unreadable(path) from e
+        raise _explain_unreadable(path, e) from e
+    except (ValueError, MemoryError) as e:
+        raise VideoError(f"{path} cannot be read ({str(e) or type(e).__name__}): ask again") from e
 
 
 def _no_picture(path: str, container: InputContainer) -> VideoError:
@@ -92,7 +98,10 @@ def _no_picture(path: str, container: InputContainer) -> VideoError:
 
 def _number_shown(path: str, container: InputContainer) -> int:
     """Return the number of the video stream that a player shows. Raises `VideoError` for a mere cover."""
-    stat = os.stat(path)
+    try:
+        stat = os.stat(path)
+    except OSError as e:
+        raise VideoError(f"{path} cannot be read ({e.strerror}): check the path") from e
     found = _choose(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     if found is not None:
         return found
@@ -128,10 +137,15 @@ def _choose(path: str, *unchanged: int) -> int | None:
     return chosen.number if chosen else None
 
 
-def _explain_unreadable(path: str) -> VideoError:
+def _explain_unreadable(path: str, error: FFmpegError) -> VideoError:
     """Return an error that says why FFmpeg does not open a file as a video."""
-    with open(path, "rb") as f:
-        start = f.read(512)
+    if not is_of_file(error):
+        return VideoError(f"{path} cannot be read now ({error.strerror}): ask again")
+    try:
+        with open(path, "rb") as f:
+            start = f.read(512)
+    except OSError as e:
+        return VideoError(f"{path} cannot be read ({e.strerror}): check its permissions, and ask again")
     if start.startswith(_PLAYLIST_MARKS) or (start.startswith(b"<?xml") and b"<MPD" in start):
         return VideoError(f"{path} is a playlist, not a video: give the video file itself")
     if start[4:8] == b"ftyp":  # an MP4 or MOV file

@@ -6,6 +6,7 @@ timestamp of its packet, so a packet is given its number as its timestamp before
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from act2see.tools.video.limits import limit_packets
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.error import FFmpegError
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -27,6 +29,18 @@ _START = 16  # bytes
 _LOSSY = 2  # FFmpeg's AV_CODEC_PROP_LOSSY
 UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
+
+# Numbers of errors that say nothing about the file: they pass, and the same file can be read afterwards.
+_PASSING = "EACCES EAGAIN ECONNRESET EINTR EMFILE ENFILE ENOMEM ENOSPC EPERM ESTALE ETIMEDOUT"
+_NOT_OF_FILE = {getattr(errno, name) for name in _PASSING.split() if hasattr(errno, name)}
+
+
+def is_of_file(error: FFmpegError) -> bool:
+    """Return whether an error of FFmpeg means that the file is damaged; False if the machine has failed.
+
+    A frame that did not come for want of memory must not count as damaged, since that is kept.
+    """
+    return error.errno not in _NOT_OF_FILE
 
 
 class Mark(NamedTuple):
@@ -97,7 +111,7 @@ def decode_all(
         seen: Is filled with the packets.
 
     Raises:
-        MemoryError: There is no memory for a frame. It is not damaged, so no other may replace it.
+        FFmpegError: The machine has failed, not the file, so no other frame may replace the one that failed.
     """
     import av
 
@@ -108,16 +122,16 @@ def decode_all(
             packet.pts = packet.dts = n
             try:
                 frames = stream.codec_context.decode(packet)
-            except av.error.MemoryError:
-                raise
             except av.error.FFmpegError as e:
+                if not is_of_file(e):
+                    raise
                 log.debug("packet %d of %s cannot be decoded: %s", n, container.name, e)
                 seen.failed.append(n)
                 continue
             yield from frames
-    except av.error.MemoryError:
-        raise
     except av.error.FFmpegError as e:
+        if not is_of_file(e):
+            raise
         log.debug("%s cannot be read further: %s", container.name, e)
         seen.failed.append(len(seen.marks))
     left: list[VideoFrame] = []
@@ -134,7 +148,7 @@ def decode(stream: VideoStream, packet: Packet[VideoStream] | None, found: list[
         found: Gets the frames.
 
     Raises:
-        MemoryError: There is no memory for a frame.
+        FFmpegError: The machine has failed, not the packet.
     """
     import av
 
@@ -142,9 +156,9 @@ def decode(stream: VideoStream, packet: Packet[VideoStream] | None, found: list[
         found += stream.codec_context.decode(packet)
     except av.error.EOFError:  # the last frames were returned before
         return True
-    except av.error.MemoryError:
-        raise
     except av.error.FFmpegError as e:
+        if not is_of_file(e):
+            raise
         log.debug("a packet cannot be decoded: %s", e)
         return False
     return True

@@ -187,13 +187,21 @@ class VideoFile:
     def _by_pyav(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
         if not wanted:
             return
+        import av
         from av.video.reformatter import VideoReformatter
 
         resize = VideoReformatter()
         width, height = (size[1], size[0]) if self._upright.turn else size
         open_file = partial(open_container, self.path, self.window.stream)
         for i, frame, coded in read_frames(open_file, self._table, wanted, self.threads):
-            yield i, self._upright(render(frame, (width, height), resize, self._shape.widening(frame, coded)))
+            try:
+                pixels = render(frame, (width, height), resize, self._shape.widening(frame, coded))
+            except (av.error.FFmpegError, ValueError, MemoryError) as e:
+                raise VideoError(
+                    f"a frame of {self.path} cannot be converted ({first_line(e)}): ask again, or convert it "
+                    "to H.264"
+                ) from e
+            yield i, self._upright(pixels)
 
 
 def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0) -> VideoFile:
@@ -214,7 +222,10 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
     if decoder == "decord":
         check_decord()
     _check(window)
-    identity = identify(window.path)
+    try:
+        identity = identify(window.path)
+    except OSError as e:
+        raise VideoError(f"{window.path} cannot be read ({e.strerror}): check the path") from e
     # A file that may change unnoticed is read again: the unique object finds nothing in the cache.
     once = object() if identity.recent else None
     facts = os.path.abspath(window.path), window.stream, identity, once
@@ -280,8 +291,11 @@ def _probe(
     if table is None:
         table = scan(partial(open_container, path, number), path, reported=reported)
         with open_container(path, number) as (container, stream):
+            stream.codec_context.thread_count = 1  # as in the scan, so that the frame comes again
             first = list(islice(decode_all(container, stream), 1))
             delay = picture_delay(container, stream, _first_stamp(table))
+        if not first:
+            raise VideoError(f"{path} gives other frames each time it is read: copy or download it again")
     upright, mirrored = orientation(first[0])
     if mirrored or not is_plain(first[0]):
         table = replace(table, decord=False)  # decord reads any display matrix as a rotation

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from act2see.tools.video.packets import UNKNOWN, decode, demux
+from act2see.tools.video.packets import UNKNOWN, decode, demux, is_of_file
 from act2see.tools.video.table import Table
 
 if TYPE_CHECKING:
@@ -258,9 +258,9 @@ class _Source:
         try:
             for packet in self._packets(wanted, key, last, skip=skip):
                 yield from self._frames(packet)
-        except av.error.MemoryError:
-            raise
         except av.error.FFmpegError as e:
+            if not is_of_file(e):
+                raise
             log.debug("%s cannot be read further: %s", self._container.name, e)
         yield from self._frames(None)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
-from act2see.tools.video.packets import UNKNOWN, Mark, Seen, decode_all, demux
+from act2see.tools.video.packets import UNKNOWN, Mark, Seen, decode_all, demux, is_of_file
 from act2see.tools.video.stamps import Line, straighten
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def read_table(container: InputContainer, stream: VideoStream) -> tuple[Table | 
     try:
         for packet in demux(container, stream):
             marks.append(Mark.of(packet))
-    except av.error.FFmpegError:
+    except av.error.FFmpegError as e:
+        if not is_of_file(e):
+            raise
         whole = False
     cut = _missing_end(stream, marks)
     if cut:

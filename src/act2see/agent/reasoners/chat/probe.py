@@ -26,6 +26,7 @@ from urllib.parse import quote
 from act2see.agent.reasoners.chat.setup import KEYS, provider_of
 from act2see.errors import SetupError
 from act2see.tools.runtime.batching import settle
+from act2see.tools.runtime.plain_json import parse_json
 from act2see.tools.runtime.text import first_line
 
 if TYPE_CHECKING:
@@ -115,12 +116,12 @@ def read_names(response: httpx.Response) -> list[str] | None:
     if response.status_code != 200:
         return None
     try:
-        listed = response.json()
+        listed = parse_json(response.content)
         # Google and Ollama name the list `models` and its items `name`; the others `data` and `id`, where
         # `name` is a title. Some servers send the items alone.
         if isinstance(listed, dict):
             listed = listed["data"] if "data" in listed else listed["models"]
-        names = [str(item.get("id") or item.get("name") or "") for item in listed]
+        names = [str(item.get("id") or item.get("name") or "") for item in listed or ()]
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
     return [found.removeprefix("models/") for found in names if found]
@@ -250,19 +251,20 @@ def _request(
     if _refuses_key(response):
         status = response.status_code
         raise SetupError(f"{name}: {address.host} refuses the key (status {status}): {_key_advice(provider)}")
-    if address.pulled and response.status_code == 200 and not _has_pulled(response, address.pulled):
-        raise SetupError(
-            f"{name}: Ollama at {address.host} does not have the model {address.pulled}: run "
-            f"`ollama pull {address.pulled}`"
-        )
+    if address.pulled and response.status_code == 200:
+        names = read_names(response)
+        if names is None:
+            raise SetupError(
+                f"{name}: {address.host} sends no list of models, so it is no Ollama server: check the "
+                "address (base_url in the options, or OLLAMA_HOST)"
+            )
+        # The tag is `latest` if the name has none.
+        if (address.pulled if ":" in address.pulled else f"{address.pulled}:latest") not in names:
+            raise SetupError(
+                f"{name}: Ollama at {address.host} does not have the model {address.pulled}: run "
+                f"`ollama pull {address.pulled}`"
+            )
     return response
-
-
-def _has_pulled(response: httpx.Response, model: str) -> bool:
-    """Return whether an Ollama server lists a model, whose tag is `latest` if it has none."""
-    models = response.json().get("models", [])
-    names = [str(m.get("name", "")) for m in models]
-    return (model if ":" in model else f"{model}:latest") in names
 
 
 def _refuses_key(response: httpx.Response) -> bool:

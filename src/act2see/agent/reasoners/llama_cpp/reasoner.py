@@ -31,7 +31,7 @@ from act2see.agent.reasoners.connection import (
     read_options,
 )
 from act2see.agent.reasoners.faults import Backoff
-from act2see.agent.reasoners.follow import Chunk, follow
+from act2see.agent.reasoners.follow import Chunk, follow, read_chunk, require_tokens
 from act2see.agent.reasoners.llama_cpp.preflight import ServerFacts, check_model, preflight, read_facts
 from act2see.agent.reasoners.llama_cpp.wire import FIELDS, chunk_of, prompt, sampling_fields
 from act2see.agent.rollout import Rollout
@@ -158,7 +158,7 @@ class LlamaCppReasoner(Reasoner):
             body = self._body(request, tokens, facts)
             body["prompt"] = await asyncio.to_thread(prompt, rollout, pictures, facts.marker)
             try:
-                async with self._turn(facts.slots), aclosing(self._events(body)) as chunks:
+                async with self._turn(facts.slots), aclosing(require_tokens(self._events(body))) as chunks:
                     async for chunk in chunks:
                         attempt.began = attempt.began or bool(chunk.text or chunk.finish)
                         yield chunk
@@ -183,7 +183,7 @@ class LlamaCppReasoner(Reasoner):
         finished = False
         async with aclosing(self.connection.events("/completion", body)) as events:
             async for data in events:
-                chunk = chunk_of(data)
+                chunk = read_chunk(chunk_of, data)
                 finished |= chunk.finish is not None
                 yield chunk
         if not finished:

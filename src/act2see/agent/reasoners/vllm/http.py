@@ -36,7 +36,7 @@ from act2see.agent.reasoners.connection import (
     read_options,
 )
 from act2see.agent.reasoners.faults import Backoff, vllm_limit_error
-from act2see.agent.reasoners.follow import Chunk, follow, is_regular
+from act2see.agent.reasoners.follow import Chunk, follow, is_regular, read_chunk, require_tokens
 from act2see.agent.reasoners.pieces import FORBIDDEN, escape_pieces
 from act2see.agent.reasoners.vllm.preflight import preflight
 from act2see.agent.reasoners.vllm.wire import chunk_of, has_forgotten, has_no_room, image_part
@@ -182,7 +182,7 @@ class VLLMHTTPReasoner(Reasoner):
             attempts.has_named = any(part.get("image_url", 0) is None for part in content)
             body = {**attempts.body, "messages": [{"role": "user", "content": content}]}
             try:
-                async with aclosing(self._send(body)) as chunks:
+                async with aclosing(require_tokens(self._send(body))) as chunks:
                     async for chunk in chunks:
                         # The first chunk has the role and no text.
                         if not attempts.began and (chunk.text or chunk.finish):
@@ -277,7 +277,7 @@ class VLLMHTTPReasoner(Reasoner):
         finished = False
         async with aclosing(self._connection.events("/chat/completions", body)) as events:
             async for data in events:
-                chunk = chunk_of(data)
+                chunk = read_chunk(chunk_of, data)
                 if not is_regular(chunk.finish):
                     raise ConnectionError(f"the server aborted the request ({chunk.finish})")
                 finished |= chunk.finish is not None
