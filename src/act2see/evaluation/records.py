@@ -202,7 +202,7 @@ class Setting(Record):
     """A hash of the questions and their right answers, whatever part of them is asked."""
     arm: str
     config: str
-    """The hash of the configuration."""
+    """The hash of the configuration, with its budgets."""
     seed: int
     epochs: int = Field(default=1, ge=1)
     """How often each question is asked, with a seed of its own."""
@@ -210,8 +210,6 @@ class Setting(Record):
     """Whether options are shown in an order drawn from the seed."""
     missing: Literal["wrong", "skip"]
     judge: str | None = None
-    max_calls: int | None = None
-    max_tokens: int | None = None
 
 
 class RunRecord(Record):
@@ -264,7 +262,7 @@ def read_run(folder: Path) -> RunRecord:
     if not path.is_file():
         raise BenchmarkError(f"{folder} holds no run: name a folder that `act2see eval --out` wrote")
     try:
-        return _parse(RunRecord, read_file(path, LARGEST).decode(), str(path))
+        return parse_record(RunRecord, read_file(path, LARGEST).decode(), str(path))
     except (OSError, UnicodeDecodeError) as e:
         raise BenchmarkError(f"cannot read {path}: {e}") from e
 
@@ -284,7 +282,7 @@ def read_questions(folder: Path) -> Iterator[QuestionRecord]:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     return
-                record = _parse(QuestionRecord, line.decode(), f"{path}, line {number}")
+                record = parse_record(QuestionRecord, line.decode(), f"{path}, line {number}")
                 if record.key in seen:
                     raise BenchmarkError(f"{path}, line {number}: {quote_text(record.id)!r} is there twice")
                 seen.add(record.key)
@@ -293,7 +291,8 @@ def read_questions(folder: Path) -> Iterator[QuestionRecord]:
         raise BenchmarkError(f"cannot read {path}: {e}") from e
 
 
-def _parse(kind: type[_R], text: str, where: str) -> _R:
+def parse_record(kind: type[_R], text: str, where: str) -> _R:
+    """Return a record from its JSON. Raises `BenchmarkError` if it is none, or of another version."""
     try:
         data = parse_json(text, LARGEST)
     except ValueError as e:
