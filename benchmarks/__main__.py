@@ -46,6 +46,7 @@ NAMES = (
     "fuzz",
     "load",
     "files",
+    "evaluation",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -160,7 +160,7 @@ def find_suite(benchmark: str, data: str | None, videos: Path | None, limit: int
         )
     elif data is None:
         raise BenchmarkError(
-            f"{benchmark} needs its download: name the folder with --data; act2see eval --list says what to get"
+            f"{benchmark} needs its download: name it with --data (act2see eval --list says what to get)"
         )
     else:
         name, source = benchmark, data

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from act2see.evaluation.recording import (
     make_failed,
     make_missing,
     make_record,
+    save_trace,
     trace_name,
 )
 from act2see.evaluation.records import Baseline, Budgets, MissingVideos, QuestionRecord, RunRecord, Setting
@@ -79,7 +80,6 @@ class Evaluation:
     """Questions that count as wrong, since their video is missing."""
     fatal: BaseException | None = None
     """An error that ends the run, such as weights that are not there."""
-    failed: dict[Key, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         # inspect_ai keeps it as the argument of the solver, by which it recognises a run
@@ -90,8 +90,14 @@ class Evaluation:
     @property
     def keys(self) -> list[Key]:
         """All questions with their seeds, in order."""
-        seeds = range(self.options.seed, self.options.seed + self.options.epochs)
-        return [(sample.id, seed) for sample in (*self.samples.values(), *self.absent) for seed in seeds]
+        asked = (*self.samples.values(), *self.absent)
+        return [(sample.id, seed) for sample in asked for seed in self._seeds()]
+
+    @property
+    def pending(self) -> bool:
+        """Whether questions to ask have no line yet."""
+        seeds = self._seeds()
+        return any((id, seed) not in self.folder for id in self.samples for seed in seeds)
 
     async def ask(self, id: str, epoch: int) -> tuple[QuestionRecord, tuple[Trace, ...]]:
         """Return the record of a question, and ask it if it has none. Its traces come with a new one.
@@ -122,8 +128,7 @@ class Evaluation:
         paths = []
         for trace in told.traces:
             path = Path("traces") / f"{trace.id}.json"
-            (self.folder.path / "traces").mkdir(exist_ok=True)
-            trace.save(self.folder.path / path)
+            save_trace(trace, self.folder.path / path)
             paths.append(path.as_posix())
         return make_record(sample, self.arm.name, seed, told, scored, malformed, paths)
 

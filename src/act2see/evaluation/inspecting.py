@@ -67,32 +67,37 @@ def run_tasks(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> None
     """
     inspect_ai = load_inspect()
     options = evaluation.options
-    with _quiet():
-        finished, logs = inspect_ai.eval_set(
-            make_task(evaluation, on_answer),
-            log_dir=str(evaluation.folder.path / "logs" / _name_part(evaluation)),
-            model=None,
-            retry_attempts=1,
-            retry_on_error=options.retries,
-            fail_on_error=True,
-            max_samples=options.concurrency,
-            epochs=options.epochs,
-            log_images=options.pictures,
-            log_realtime=False,
-            log_buffer=_BUFFER,
-            display="none",
-            score_display=False,
-            log_level="error",
-            ctl_server=False,
-        )
-    if evaluation.fatal is not None:
-        raise evaluation.fatal
-    if not finished:
-        errors = [log.error.message for log in logs if log.error is not None]
-        why = first_line(errors[0]) if errors else "inspect_ai did not finish"
-        raise BenchmarkError(
-            f"the run stopped ({why}): mend it, and run the same command again; what was answered is kept"
-        )
+    number = 0
+    # The logs may hold what has no line: a video that failed and is tried again, a line that a power failure
+    # took. It is asked in logs of their own.
+    while number == 0 or evaluation.pending:
+        number += 1
+        with _quiet():
+            finished, logs = inspect_ai.eval_set(
+                make_task(evaluation, on_answer),
+                log_dir=str(evaluation.folder.path / "logs" / f"{_name_part(evaluation)}-{number}"),
+                model=None,
+                retry_attempts=1,
+                retry_on_error=options.retries,
+                fail_on_error=True,
+                max_samples=options.concurrency,
+                epochs=options.epochs,
+                log_images=options.pictures,
+                log_realtime=False,
+                log_buffer=_BUFFER,
+                display="none",
+                score_display=False,
+                log_level="error",
+                ctl_server=False,
+            )
+        if evaluation.fatal is not None:
+            raise evaluation.fatal
+        if not finished:
+            errors = [log.error.message for log in logs if log.error is not None]
+            why = first_line(RuntimeError(errors[0])) if errors else "inspect_ai did not finish"
+            raise BenchmarkError(
+                f"the run stopped ({why}): mend it, and run the same command again; what was answered is kept"
+            )
 
 
 def make_task(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> Any:
@@ -127,15 +132,16 @@ def _make_solver(evaluation: Evaluation, on_answer: OnAnswer | None) -> Any:
     @solver(name="act2see")
     def answer(run: Evaluation) -> Any:
         async def solve(state: Any, generate: Any) -> Any:
-            if run.fatal is not None:
-                raise run.fatal
-            try:
-                record, traces = await run.ask(str(state.sample_id), state.epoch)
-            except _FATAL as e:
-                run.fatal = e
-                raise
-            except Act2SeeError as e:
-                raise RuntimeError(first_line(e)) from e
+            # Raised outside of `except`, so that inspect_ai has no long chain of errors to print.
+            error = run.fatal
+            if error is None:
+                try:
+                    record, traces = await run.ask(str(state.sample_id), state.epoch)
+                except Act2SeeError as e:
+                    error = e
+                    run.fatal = e if isinstance(e, _FATAL) else None
+            if error is not None:
+                raise RuntimeError(first_line(error))
             if traces:
                 state.messages = list(_list_messages(run, record, traces))
             state.output = ModelOutput.from_content(run.arm.name, record.answer or "")

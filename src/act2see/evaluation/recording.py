@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from act2see.evaluation.asking import Told, tell_apart
@@ -13,7 +14,9 @@ from act2see.evaluation.records import Calls, QuestionRecord, Totals, status_of
 from act2see.evaluation.replies import Order, letter_in, show_options
 from act2see.evaluation.samples import Sample
 from act2see.evaluation.scoring import Scored
+from act2see.tools.runtime.files import replacing_file
 from act2see.trace.options import LETTERS
+from act2see.trace.trace import Trace
 
 _TASKS = ("task_type", "task", "type", "question type", "dimension", "second_head", "family", "kind")
 """What benchmarks call the type of a question, the most telling first."""
@@ -86,6 +89,15 @@ def make_record(
         trace=paths[0] if paths else None,
         more_traces=tuple(paths[1:]),
     )
+
+
+def save_trace(trace: Trace, path: Path) -> None:
+    """Write a trace, whole or not at all. The disk may write it later: the line that names it says the same
+    answer.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with replacing_file(path, durable=False) as new:
+        new.write_text(trace.to_json() + "\n", encoding="utf-8")
 
 
 def make_failed(sample: Sample, arm: str, seed: int, error: str) -> QuestionRecord:
