@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tests.cli.helpers import Run
 
+from act2see.cli.eval import find_suite
 from act2see.evaluation.benchmarks import BENCHMARKS
 from act2see.evaluation.guide import load_guide
 from act2see.evaluation.records import read_questions, read_run
@@ -32,38 +33,59 @@ def own(tmp_path: Path) -> Path:
 
 def test_the_board_benchmark_runs_offline_with_micro(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "board"
-    shown = run("eval", "board", "--limit", 4, "--out", folder).output
-    assert "board, micro: 100.0 % accuracy (4 questions)" in shown
-    for part in ("without the video: ", "by family: blink", "retrieve 0.50, generate 0.50", "seed 0", "weights:"):
+    shown = run("eval", "board", "--limit", 2, "--out", folder).output
+    assert "board, micro: 100.0 % accuracy (2 questions)" in shown
+    for part in ("without the video: ", "by family: blink", "retrieve 1.00, generate 0.00", "seed 0"):
         assert part in shown
     lines = list(read_questions(folder))
-    assert [line.task for line in lines] == ["observe", "blink", "imagine", "both"]
-    assert [line.needed for line in lines][1:3] == [("retrieve",), ("generate",)]
+    assert [line.task for line in lines] == ["observe", "blink"]
+    assert all(line.needed == ("retrieve",) and line.calls.retrieve == 1 for line in lines)
     assert all(line.correct and line.frames == line.initial_frames + 1 for line in lines)
-    assert read_run(folder).score is not None
-    again = run("eval", "board", "--limit", 4, "--out", folder).output
-    assert "4 of 4 questions have answers already" in again
-    refused = run("eval", "board", "--limit", 4, "--out", folder, "--max-calls", 1, code=2).output
+    score = read_run(folder).score
+    assert score is not None
+    again = run("eval", "board", "--limit", 2, "--out", folder).output
+    assert "2 of 2 questions have answers already" in again
+    assert read_run(folder).score == score
+    refused = run("eval", "board", "--limit", 2, "--out", folder, "--max-calls", 1, code=2).output
     assert "holds another run (config" in refused
 
 
-def test_ones_own_questions_from_json_lines_and_csv(run: Run, own: Path) -> None:
-    shown = run("eval", own, "--out", own.parent / "one").output
+def test_ones_own_questions(run: Run, own: Path, tmp_path: Path) -> None:
+    row = json.loads(own.read_text())
+    absent = row | {"id": "other", "video": "gone.mp4"}
+    write_rows(own, row, row, absent)
+    out = ("--out", tmp_path / "out")
+    assert "1 of 2 questions have no video ('gone.mp4'" in run("eval", own, *out, code=2).output
+    shown = run("eval", own, "--missing", "skip", "--no-pictures", *out).output
     assert "own, micro: 100.0 % accuracy (1 questions)" in shown
-    (row,) = (json.loads(line) for line in own.read_text().splitlines())
+    assert "1 questions are left out (--missing skip); no video: gone.mp4" in shown
+    assert "'mine' is there twice: the first record is used" in shown
+    write_rows(own, row)
+    assert "holds another run (digest" in run("eval", own, "--missing", "skip", *out, code=2).output
+    refused = run("eval", "board", "--limit", 2, *out, code=2).output
+    assert "holds another run (benchmark 'own', not 'board')" in refused
+
+
+def test_ones_own_questions_from_csv(own: Path) -> None:
+    row = json.loads(own.read_text())
     table = own.parent / "my.csv"
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(row))
         writer.writeheader()
         writer.writerow(row | {"options": "|".join(row["options"])})
-    assert "100.0 % accuracy" in run("eval", table, "--out", own.parent / "two", "--no-pictures").output
+    found, same = (find_suite(str(path), None, None, None).suite for path in (table, own))
+    assert found.samples == same.samples
+    assert found.samples[0].video == str(own.parent / "clip.mp4")
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def test_bad_input_is_one_line_that_says_what_to_do(run: Run, own: Path, tmp_path: Path) -> None:
-    out = ("--out", tmp_path / "out")
-
     def refuse(*words: object) -> str:
-        return str(run("eval", *words, *out, code=2).output)
+        return str(run("eval", *words, "--out", tmp_path / "out", code=2).output)
 
     assert "name a benchmark: act2see eval board" in refuse()
     assert "there is no benchmark 'video-mne' (known: board, video-mme" in refuse("video-mne")
@@ -74,22 +96,12 @@ def test_bad_input_is_one_line_that_says_what_to_do(run: Run, own: Path, tmp_pat
     empty.mkdir()
     assert "has none of vitcot_data.jsonl" in refuse("vitib", "--data", empty)
     row = json.loads(own.read_text())
-
-    def write(*rows: object) -> Path:
-        own.write_text("".join(json.dumps(one) + "\n" for one in rows))
-        return own
-
     drifted = {("query" if key == "question" else key): value for key, value in row.items()}
-    assert "question: is missing (the record has: id, video, query" in refuse(write(drifted))
-    assert "answer: 'E' is not one of A to D" in refuse(write(row | {"answer": "E"}))
-    absent = row | {"id": "other", "video": "gone.mp4"}
-    assert "1 of 2 questions have no video ('gone.mp4'" in refuse(write(row, absent))
-    assert "own needs a judge" in refuse(write(row | {"options": [], "answer": "red"})) or True
-    shown = run("eval", write(row, row, absent), "--missing", "skip", *out).output
-    assert "1 questions are left out (--missing skip); no video: gone.mp4" in shown
-    assert "'mine' is there twice: the first record is used" in shown
-    assert "holds another run (digest" in refuse(write(row), "--missing", "skip")
-    assert "holds another run (benchmark 'own', not 'board')" in refuse("board", "--limit", 4)
+    assert "question: is missing (the record has: id, video, query" in refuse(write_rows(own, drifted))
+    assert "answer: 'E' is not one of A to D" in refuse(write_rows(own, row | {"answer": "E"}))
+    free = row | {"options": [], "answer": "red"}
+    assert "1 questions have free answers: name a chat model" in refuse(write_rows(own, free))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_list_says_what_each_benchmark_needs(run: Run) -> None:

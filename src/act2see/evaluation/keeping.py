@@ -63,10 +63,10 @@ class RunFolder:
             self.run = run
             self._places = self._read_places()
             self.save_run(run)
-            self._file: BinaryIO = (folder / QUESTIONS).open("ab", buffering=0)
         except BaseException:
             self._lock.release()
             raise
+        self._file: BinaryIO | None = None
         self._synced = time.monotonic()
 
     def __contains__(self, key: Key) -> bool:
@@ -83,9 +83,10 @@ class RunFolder:
         """Add a line. A question that has one keeps it."""
         if record.key in self._places:
             return
-        line = record.model_dump_json().encode() + b"\n"
+        if self._file is None:
+            self._file = (self.path / QUESTIONS).open("ab", buffering=0)
         place = self._file.tell()
-        self._file.write(line)
+        self._file.write(record.model_dump_json().encode() + b"\n")
         self._places[record.key] = place
         if time.monotonic() - self._synced > _SYNC:
             os.fsync(self._file.fileno())
@@ -104,7 +105,7 @@ class RunFolder:
 
     def finish(self, keys: Sequence[Key], run: RunRecord) -> None:
         """Put the lines in the order of the benchmark, and save what is known of the run."""
-        self._file.close()
+        self._close_file()
         with replacing_file(self.path / QUESTIONS) as new, new.open("wb") as file:
             places: dict[Key, int] = {}
             for record in self.records(keys):
@@ -120,8 +121,13 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes open the folder."""
-        self._file.close()
+        self._close_file()
         self._lock.release()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _record_at(self, file: BinaryIO, key: Key) -> QuestionRecord:
         file.seek(self._places[key])
