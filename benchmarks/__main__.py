@@ -49,6 +49,7 @@ NAMES = (
     "faults",
     "load",
     "files",
+    "evaluation",
 )
 RESULTS = Path(__file__).parent / "results"
 

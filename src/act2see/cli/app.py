@@ -17,6 +17,7 @@ from act2see.cli import (
     demo,
     doctor,
     download,
+    eval,
     find,
     gc,
     micro,
@@ -107,6 +108,7 @@ app.command("ask")(ask.ask)
 app.command("index")(find.index)
 app.command("find")(find.find)
 app.command("calibrate")(calibrate.calibrate)
+app.command("eval")(eval.evaluate)
 app.add_typer(trace.app, name="trace")
 app.add_typer(config.app, name="config")
 app.add_typer(micro.app, name="micro")

@@ -8,7 +8,7 @@ from act2see.errors import BenchmarkError
 from act2see.evaluation.benchmarks import Suite, keep_samples
 from act2see.evaluation.replies import Reply
 from act2see.evaluation.samples import Sample
-from act2see.evaluation.scoring import Score, score_sample, summarise
+from act2see.evaluation.scoring import Score, Scored, score_sample, summarise
 from act2see.trace.options import LETTERS
 
 _Rule = Callable[[tuple[str, ...]], int]
@@ -50,6 +50,19 @@ def score_baselines(suite: Suite) -> dict[str, Score]:
     if not samples:
         raise BenchmarkError(f"{suite.benchmark} has no question with options, so no blind baseline")
     return {
-        name: summarise(suite.benchmark, [score_sample(s, answer_blindly(s, rule)) for s in samples])
+        name: summarise(suite.benchmark, [_score_blindly(sample, rule) for sample in samples])
         for name, rule in list_baselines(choices).items()
     }
+
+
+def _score_blindly(sample: Sample, rule: _Rule) -> Scored:
+    """Score a baseline. A letter needs no reader, which would take most of the time of a large benchmark."""
+    if sample.then is not None:
+        return score_sample(sample, answer_blindly(sample, rule))
+    is_right = rule(sample.options) == sample.right
+    return Scored(
+        id=sample.id,
+        score=float(is_right),
+        outcome="right" if is_right else "wrong",
+        groups=sample.groups,
+    )

@@ -89,6 +89,8 @@ class Suite:
     """Samples whose video is missing."""
     missing: Missing
     problems: tuple[Problem, ...]
+    ids: tuple[str, ...] = ()
+    """The ids of all samples, in the order of the file."""
 
     def __str__(self) -> str:
         lines = [f"{self.benchmark}: {len(self.samples)} questions"]
@@ -155,7 +157,8 @@ def load_benchmark(
             absent.append(sample)
         else:
             present.append(sample.model_copy(update={"video": path}))
-    return Suite(name, tuple(present), tuple(absent), missing, tuple(problems))
+    ids = tuple(sample.id for sample in samples)
+    return Suite(name, tuple(present), tuple(absent), missing, tuple(problems), ids)
 
 
 def _sort(loaded: Iterator[Sample | Problem]) -> tuple[list[Sample], list[Problem]]:

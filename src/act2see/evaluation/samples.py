@@ -72,6 +72,8 @@ class Sample(Record):
     then: FollowUp | None = None
     sensible: str = ""
     """EgoNormia: the letters of all options that are sensible."""
+    needed: tuple[str, ...] | None = None
+    """The tags of the calls that an answer needs, in order; None where that is not known."""
     licence: str = ""
 
     @model_validator(mode="after")

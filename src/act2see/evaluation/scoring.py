@@ -93,7 +93,7 @@ async def score_suite(
         raise BenchmarkError(f"{suite.benchmark} needs a judge ({free} free answers): name a chat model")
     items, malformed = [], 0
     for sample in suite.samples:
-        item, bad = await _score(sample, replies.get(sample.id, Reply()), judge, chains)
+        item, bad = await score_reply(sample, replies.get(sample.id, Reply()), judge, chains)
         items.append(item)
         malformed += bad
     if suite.missing == "wrong":
@@ -106,7 +106,12 @@ def _make(sample: Sample, score: float, outcome: Outcome, **measures: float) -> 
     return Scored(id=sample.id, score=score, outcome=outcome, groups=sample.groups, measures=measures)
 
 
-async def _score(sample: Sample, reply: Reply, judge: Judge | None, chains: bool) -> tuple[Scored, int]:
+async def score_reply(
+    sample: Sample, reply: Reply, judge: Judge | None = None, chains: bool = False
+) -> tuple[Scored, int]:
+    """Score a reply, with a judge where the sample needs one. The number of its malformed replies comes with
+    the score.
+    """
     if sample.kind != "text" and not (chains and sample.chain):
         return score_sample(sample, reply), 0
     assert judge is not None

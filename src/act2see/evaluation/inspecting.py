@@ -1,0 +1,244 @@
+"""inspect_ai runs a benchmark: its questions as a task, a way of working as the solver, our score as scorer.
+
+`eval_set` asks several questions at once, tries again after faults of a model or its server, and continues
+its own logs. What is final stands in `questions.jsonl`, not in these logs: inspect_ai saves some answers at a
+time, we save each. An answer that has a line is put into the log and is not asked again.
+
+`inspect view --log-dir RUN/logs` shows each question with its frames, its reasoning and its score.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from act2see.errors import (
+    Act2SeeError,
+    BenchmarkError,
+    ConfigError,
+    SetupError,
+    StoreError,
+    WeightsError,
+)
+from act2see.evaluation.harness import Evaluation
+from act2see.evaluation.records import QuestionRecord
+from act2see.tools.frames import FrameRef
+from act2see.tools.runtime.text import first_line
+from act2see.tools.video.store import FrameStore
+from act2see.trace.options import LETTERS
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
+
+_FATAL = (ConfigError, WeightsError, SetupError, StoreError, BenchmarkError)
+"""Errors that every question would meet."""
+_SIDE = 256  # pixels of a frame in a log
+_PICTURES = 16  # initial frames that a log shows
+_BUFFER = 50  # answers that inspect_ai writes at a time
+OnAnswer = Callable[[int, int], None]
+"""A function that is called with the number of answers so far, and the number of questions."""
+
+
+def load_inspect() -> Any:
+    """Return the package inspect_ai.
+
+    Raises:
+        BenchmarkError: It is not installed.
+    """
+    try:
+        import inspect_ai
+    except ImportError as e:
+        raise BenchmarkError("benchmarks are run by inspect_ai: pip install 'act2see[eval]'") from e
+    return inspect_ai
+
+
+def run_tasks(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> None:
+    """Ask all questions of a run that have no answer yet.
+
+    Must not be called from a running event loop.
+
+    Raises:
+        Act2SeeError: The model cannot be used, or its server fails time and again.
+        KeyboardInterrupt: After Ctrl-C. What was answered is kept.
+    """
+    inspect_ai = load_inspect()
+    options = evaluation.options
+    number = 0
+    # The logs may hold what has no line: a video that failed and is tried again, a line that a power failure
+    # took. It is asked in logs of their own.
+    while number == 0 or evaluation.pending:
+        number += 1
+        with _quiet():
+            finished, logs = inspect_ai.eval_set(
+                make_task(evaluation, on_answer),
+                log_dir=str(evaluation.folder.path / "logs" / f"{_name_part(evaluation)}-{number}"),
+                model=None,
+                retry_attempts=1,
+                retry_on_error=options.retries,
+                fail_on_error=True,
+                max_samples=options.concurrency,
+                epochs=options.epochs,
+                log_images=options.pictures,
+                log_realtime=False,
+                log_buffer=_BUFFER,
+                display="none",
+                score_display=False,
+                log_level="error",
+                ctl_server=False,
+            )
+        if evaluation.fatal is not None:
+            raise evaluation.fatal
+        if not finished:
+            errors = [log.error.message for log in logs if log.error is not None]
+            why = first_line(RuntimeError(errors[0])) if errors else "inspect_ai did not finish"
+            raise BenchmarkError(
+                f"the run stopped ({why}): mend it, and run the same command again; what was answered is kept"
+            )
+
+
+def make_task(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> Any:
+    """Return the task of a run."""
+    inspect_ai = load_inspect()
+    from inspect_ai.dataset import MemoryDataset
+
+    samples = list(_list_samples(evaluation))
+    return inspect_ai.Task(
+        dataset=MemoryDataset(samples, name=evaluation.suite.benchmark),
+        solver=_make_solver(evaluation, on_answer),
+        scorer=_make_scorer(evaluation),
+        name=f"{evaluation.suite.benchmark}-{evaluation.arm.name}",
+        version=evaluation.folder.run.setting.digest,
+        metadata={"config": evaluation.arm.config.hash, "commit": evaluation.folder.run.commit or ""},
+    )
+
+
+def _list_samples(evaluation: Evaluation) -> Iterator[Any]:
+    from inspect_ai.dataset import Sample as InspectSample
+
+    for sample in evaluation.samples.values():
+        yield InspectSample(id=sample.id, input=sample.question, target=sample.answer, metadata=sample.groups)
+
+
+def _make_solver(evaluation: Evaluation, on_answer: OnAnswer | None) -> Any:
+    from inspect_ai.model import ModelOutput
+    from inspect_ai.solver import solver
+
+    total = len(evaluation.keys)
+
+    @solver(name="act2see")
+    def answer(run: Evaluation) -> Any:
+        async def solve(state: Any, generate: Any) -> Any:
+            # Raised outside of `except`, so that inspect_ai has no long chain of errors to print.
+            error = run.fatal
+            if error is None:
+                try:
+                    record, traces = await run.ask(str(state.sample_id), state.epoch)
+                except Act2SeeError as e:
+                    error = e
+                    run.fatal = e if isinstance(e, _FATAL) else None
+            if error is not None:
+                raise RuntimeError(first_line(error))
+            if traces:
+                state.messages = list(_list_messages(run, record, traces))
+            state.output = ModelOutput.from_content(run.arm.name, record.answer or "")
+            state.completed = True
+            if on_answer:
+                on_answer(len(run.folder), total)
+            return state
+
+        return solve
+
+    return answer(evaluation)
+
+
+def _make_scorer(evaluation: Evaluation) -> Any:
+    from inspect_ai.scorer import Score, mean, scorer
+
+    @scorer(metrics=[mean()], name="act2see")
+    def judge(run: Evaluation) -> Any:
+        async def score(state: Any, target: Any) -> Any:
+            record = run.folder.get((str(state.sample_id), run.options.seed + state.epoch - 1))
+            facts = record.model_dump(
+                include={"status", "outcome", "tokens", "seconds", "calls", "frames", "trace", "truth"}
+            )
+            return Score(value=record.score, answer=record.answer, metadata=facts)
+
+        return score
+
+    return judge(evaluation)
+
+
+def _list_messages(evaluation: Evaluation, record: QuestionRecord, traces: Sequence[Trace]) -> Iterator[Any]:
+    """Yield what was asked, written and shown, as messages of a chat."""
+    from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ContentText
+
+    store = evaluation.arm.store if evaluation.options.pictures else None
+    for trace in traces:
+        yield ChatMessageUser(
+            content=[ContentText(text=_question_of(trace)), *_show_frames(trace.initial, store)]
+        )
+        written = ""
+        for segment in trace.segments:
+            if not isinstance(segment, Frames):
+                written += segment.text
+                continue
+            yield ChatMessageAssistant(content=written)
+            written = ""
+            shown = [ContentText(text=segment.note or f"<{segment.tag}>")]
+            yield ChatMessageUser(content=[*shown, *_show_frames(segment.frames, store)])
+        yield ChatMessageAssistant(content=written)
+
+
+def _question_of(trace: Trace) -> str:
+    options = zip(LETTERS, trace.question.options, strict=False)
+    return "\n".join((trace.question.text, *(f"{letter}. {option}" for letter, option in options)))
+
+
+def _show_frames(frames: Sequence[FrameRef], store: FrameStore | None) -> Iterator[Any]:
+    """Yield the times of frames and their pictures, which are made small. Of many, some are shown."""
+    from inspect_ai.model import ContentImage, ContentText
+
+    step = max(1, -(-len(frames) // _PICTURES))
+    for frame in frames[::step]:
+        kind = "imagined" if frame.imagined else f"{frame.seconds:.1f} s"
+        yield ContentText(text=kind)
+        if store is not None:
+            yield ContentImage(image=_small_picture(frame, store))
+
+
+def _small_picture(frame: FrameRef, store: FrameStore) -> str:
+    """Return a frame as a data URI."""
+    from PIL import Image
+
+    picture = Image.fromarray(store.get(frame.digest))
+    picture.thumbnail((_SIDE, _SIDE))
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=70)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _name_part(evaluation: Evaluation) -> str:
+    """Return the folder of the logs of these questions: a run that grows has other logs."""
+    ids = "\n".join(evaluation.samples)
+    return f"{len(evaluation.samples)}-{hashlib.blake2b(ids.encode(), digest_size=3).hexdigest()}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep inspect_ai from printing, and undo what it changes in the process's logging."""
+    import rich
+
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    console = rich.get_console()
+    before = console.quiet
+    console.quiet = True
+    try:
+        yield
+    finally:
+        console.quiet = before
+        root.handlers[:], root.level = handlers, level
