@@ -53,7 +53,9 @@ def _register(name: str) -> Callable[..., Task]:
         config = load_config(preset)
         options = Options(seed=seed, shuffle=shuffle, limit=limit, missing=missing, judge=make_judge(judge))
         folder = Path(out or f"runs/{name}-{config.name}")
-        return make_task(open_evaluation(found.suite, GraphArm(config), options, folder, found.source))
+        evaluation = open_evaluation(found.suite, GraphArm(config), options, folder, found.source)
+        made: Task = make_task(evaluation)
+        return made
 
     return benchmark
 
