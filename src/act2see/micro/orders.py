@@ -94,8 +94,10 @@ def _blinks_before(rng: random.Random, frames: int, held_out: bool) -> Draft:
     dark = [shape for shape in (x, y) if shape not in seconds]
     if dark:
         return draft(clip, "blinks_before", chain, "", DARK.format(x=dark[0]), x=x, y=y)
+    lead, first = name_extreme(seconds, "first")
+    chain += (f" {lead} {first}.",)
     lead = f"The {x} blinks before the {y}:"
-    answer = yes_or_no(seconds[x] < seconds[y])
+    answer = yes_or_no(first == x)
     return draft(clip, "blinks_before", chain, lead, answer, draw_yes_or_no(rng), x=x, y=y)
 
 
@@ -120,8 +122,9 @@ def _moves_beside_blink(rng: random.Random, frames: int, held_out: bool, kind: s
         return draft(clip, kind, chain, "", DARK.format(x=y), **slots)
     before, lit = kind == "moves_before", shown_second(event)
     move = moves[0] if before else moves[-1]
-    chain += (_list_seconds({x: move, y: lit}),)
-    answer = yes_or_no(move < lit if before else move > lit)
+    lead, first = name_extreme({x: move, y: lit}, "first")
+    chain += (f"{_list_seconds({x: move, y: lit})} {lead} {first}.",)
+    answer = yes_or_no((first == x) == before)
     lead = f"The {x} moves {'before' if before else 'after'} the {y} blinks:"
     return draft(clip, kind, chain, lead, answer, draw_yes_or_no(rng), **slots)
 

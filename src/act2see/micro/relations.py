@@ -102,9 +102,13 @@ def describe_neighbour(cell: Cell, direction: str) -> str:
 
 
 def compare_places(cell: Cell, other: Cell, direction: str) -> tuple[str, bool]:
-    """Return the rows or columns of two places, like "The row is 1 to 2", and whether the direction holds."""
+    """Return the rows or columns of two places, like "The row is 1 to 2 lower", and whether it is so.
+
+    The comparison has a word of its own: without it, micro did not learn to compare for a yes or no.
+    """
     axis = 0 if direction in ("above", "below") else 1
     step = DIRECTIONS[direction][axis]
     name = ("row", "column")[axis]
     is_so = (cell[axis] - other[axis]) * step > 0
-    return f"The {name} is {cell[axis] + 1} to {other[axis] + 1}", is_so
+    word = "same" if cell[axis] == other[axis] else "lower" if cell[axis] < other[axis] else "higher"
+    return f"The {name} is {cell[axis] + 1} to {other[axis] + 1} {word}", is_so
