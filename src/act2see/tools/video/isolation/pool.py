@@ -191,14 +191,14 @@ class Decoders:
             if child and stolen and not child.stop(stolen.path, _GRACE):
                 child.kill()
                 child = None
-            reading.take(child or Child(self.limits))
+            lent = child or Child(self.limits)
         except BaseException:
             with self._changed:
                 self._busy.pop(reading, None)
                 self._changed.notify()
             raise
-        assert reading.child is not None, "it was lent one"
-        return reading.child
+        reading.take(lent)
+        return lent
 
     def _take_idle(self) -> Child | None:
         while self._idle:
