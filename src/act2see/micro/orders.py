@@ -122,9 +122,10 @@ def _moves_beside_blink(rng: random.Random, frames: int, held_out: bool, kind: s
         return draft(clip, kind, chain, "", DARK.format(x=y), **slots)
     before, lit = kind == "moves_before", shown_second(event)
     move = moves[0] if before else moves[-1]
-    lead, first = name_extreme({x: move, y: lit}, "first")
-    chain += (f"{_list_seconds({x: move, y: lit})} {lead} {first}.",)
-    answer = yes_or_no((first == x) == before)
+    # So that "yes" is always the name of the shape that moves.
+    lead, named = name_extreme({x: move, y: lit}, "first" if before else "last")
+    chain += (f"{_list_seconds({x: move, y: lit})} {lead} {named}.",)
+    answer = yes_or_no(named == x)
     lead = f"The {x} moves {'before' if before else 'after'} the {y} blinks:"
     return draft(clip, kind, chain, lead, answer, draw_yes_or_no(rng), **slots)
 
