@@ -41,6 +41,7 @@ from act2see.micro.words import (
     describe_moves,
     describe_path,
     describe_view,
+    list_seconds,
     move_times,
     name_changes,
     name_times,
@@ -268,8 +269,7 @@ def first_to_blink(rng: random.Random, frames: int, held_out: bool, blinking: in
     clip = Clip(frames, slow, events)
     chain = (*look_for_blink(clip, x, rng), *look_for_blink(clip, y, rng))
     seconds = {event.piece.shape: shown_second(event) for event in events}
-    said = [f"{shape} {seconds.get(shape, 'never')}" for shape in (x, y)]
-    chain += (f" In second: {', '.join(said)}.",)
+    chain += (list_seconds({shape: seconds.get(shape, "never") for shape in (x, y)}),)
     if not seconds:
         return draft(clip, kind, chain, "", NEITHER_BLINKS, x=x, y=y)
     lead, answer = name_extreme(seconds, kind)
@@ -285,8 +285,8 @@ def first_to_move(rng: random.Random, frames: int, held_out: bool, moving: int) 
     clip = Clip(frames, draw_moves(rng, board, rng.sample([x, y], moving), frames))
     view = view_of(clip)
     seconds = {shape: times[asked] for shape in (x, y) if (times := move_times(shape, view))}
-    said = [f"{shape} {seconds.get(shape, 'never')}" for shape in (x, y)]
-    chain = (f" {describe_path(x, view)} {describe_path(y, view)} In second: {', '.join(said)}.",)
+    said = list_seconds({shape: seconds.get(shape, "never") for shape in (x, y)})
+    chain = (f" {describe_path(x, view)} {describe_path(y, view)}{said}",)
     if not seconds:
         return draft(clip, kind, chain, "", NEITHER_MOVES, x=x, y=y)
     lead, answer = name_extreme(seconds, kind)

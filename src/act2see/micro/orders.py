@@ -25,7 +25,15 @@ from act2see.micro.drafts import (
 from act2see.micro.draws import draw_hops
 from act2see.micro.happenings import draw_moves, name_extreme
 from act2see.micro.looks import blinks_found, find_blink, look_for_all_blinks, look_for_blink
-from act2see.micro.words import Step, describe_moves, describe_path, move_times, moved_shapes, view_of
+from act2see.micro.words import (
+    Step,
+    describe_moves,
+    describe_path,
+    list_seconds,
+    move_times,
+    moved_shapes,
+    view_of,
+)
 from act2see.micro.world import SHAPES, Board, Clip, Slow
 
 
@@ -53,7 +61,7 @@ def _first_of_blinks(rng: random.Random, frames: int, held_out: bool) -> Draft:
     seconds = {event.piece.shape: shown_second(event) for event in blinks_found(clip)}
     lead, answer = name_extreme(seconds, kind)
     options = draw_options(rng, answer, [p.shape for p in board.pieces])
-    return draft(clip, kind, (*chain, _list_seconds(seconds)), lead, answer, options)
+    return draft(clip, kind, (*chain, list_seconds(seconds)), lead, answer, options)
 
 
 def _first_of_moves(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -68,7 +76,7 @@ def _first_of_moves(rng: random.Random, frames: int, held_out: bool) -> Draft:
         return draft(clip, kind, (chain,), "", NO_MOVE)
     asked = 0 if kind == "which_moves_first" else -1
     seconds = {shape: move_times(shape, view)[asked] for shape in movers}
-    chain += "".join(f" {describe_path(shape, view)}" for shape in movers) + _list_seconds(seconds)
+    chain += "".join(f" {describe_path(shape, view)}" for shape in movers) + list_seconds(seconds)
     lead, answer = name_extreme(seconds, kind)
     return draft(clip, kind, (chain,), lead, answer, draw_options(rng, answer, list(SHAPES)))
 
@@ -90,7 +98,7 @@ def _blinks_before(rng: random.Random, frames: int, held_out: bool) -> Draft:
     clip = Clip(frames, slow, events)
     chain: tuple[Step, ...] = (*look_for_blink(clip, x, rng), *look_for_blink(clip, y, rng))
     seconds = {event.piece.shape: shown_second(event) for event in events}
-    chain += (_list_seconds({shape: seconds.get(shape, "never") for shape in (x, y)}),)
+    chain += (list_seconds({shape: seconds.get(shape, "never") for shape in (x, y)}),)
     dark = [shape for shape in (x, y) if shape not in seconds]
     if dark:
         return draft(clip, "blinks_before", chain, "", DARK.format(x=dark[0]), x=x, y=y)
@@ -124,12 +132,7 @@ def _moves_beside_blink(rng: random.Random, frames: int, held_out: bool, kind: s
     move = moves[0] if before else moves[-1]
     # So that "yes" is always the name of the shape that moves.
     lead, named = name_extreme({x: move, y: lit}, "first" if before else "last")
-    chain += (f"{_list_seconds({x: move, y: lit})} {lead} {named}.",)
+    chain += (f"{list_seconds({x: move, y: lit})} {lead} {named}.",)
     answer = yes_or_no(named == x)
     lead = f"The {x} moves {'before' if before else 'after'} the {y} blinks:"
     return draft(clip, kind, chain, lead, answer, draw_yes_or_no(rng), **slots)
-
-
-def _list_seconds(seconds: dict[str, int] | dict[str, int | str]) -> str:
-    """Return the second of each shape, like " In second: ring 2, circle never."."""
-    return f" In second: {', '.join(f'{shape} {second}' for shape, second in seconds.items())}."

@@ -42,7 +42,6 @@ from act2see.micro.words import (
 from act2see.micro.world import COLOURS, FPS, SIDES, Clip, Edit, Slow
 
 ALL_MOVE = "Every shape moves in this clip."
-_AND = " and "
 
 
 def draw_whole(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -58,7 +57,7 @@ def _which_blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
     chain = look_for_all_blinks(clip, rng)
     if not shapes:
         return draft(clip, "which_all_blink", chain, "", NO_BLINK)
-    answer = _AND.join(event.piece.shape for event in blinks_found(clip))
+    answer = list_shapes([event.piece for event in blinks_found(clip)])
     return draft(clip, "which_all_blink", chain, "It is the lit", answer)
 
 
@@ -74,7 +73,8 @@ def _which_move(rng: random.Random, frames: int, held_out: bool) -> Draft:
     if kind == "which_moves":
         if not movers:
             return draft(clip, kind, chain, "", NO_MOVE)
-        return draft(clip, kind, chain, "It is the moved", _AND.join(movers))
+        moving = [p for p in board.ordered() if p.shape in movers]
+        return draft(clip, kind, chain, "It is the moved", list_shapes(moving))
     staying = [p for p in board.ordered() if p.shape not in movers]
     if not staying:
         return draft(clip, kind, chain, "", ALL_MOVE)

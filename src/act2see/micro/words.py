@@ -6,7 +6,7 @@ step brings the words together that the next one needs (`docs/decisions.md`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from act2see.micro.world import Board, Cell, Clip, Edit, Piece, cell_name
@@ -190,6 +190,11 @@ def list_pieces(board: Board) -> str:
 def list_shapes(pieces: Sequence[Piece]) -> str:
     """Return the shapes of pieces: "circle and ring"."""
     return " and ".join(p.shape for p in pieces)
+
+
+def list_seconds(seconds: Mapping[str, int | str]) -> str:
+    """Return the second of each shape, like " In second: ring 2, circle never."."""
+    return f" In second: {', '.join(f'{shape} {second}' for shape, second in seconds.items())}."
 
 
 def name_changes(first: Board, last: Board) -> str:

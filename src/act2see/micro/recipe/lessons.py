@@ -39,6 +39,7 @@ from act2see.micro.words import (
     describe_path,
     describe_row,
     describe_view,
+    moved_shapes,
     view_of,
 )
 from act2see.micro.world import COLOURS, FPS, SHAPES, Board, Clip, Short, cell_name
@@ -174,11 +175,7 @@ def facts(view: View, rng: random.Random) -> tuple[list[list[Fact]], list[list[F
 def _movement_facts(view: View) -> list[Fact]:
     first, last = view[0][1], view[-1][1]
     group = [("", describe_moves(first, last))]
-    movers = []
-    for p in first.pieces:
-        now = last.find(p.shape)
-        if now and now.cell != p.cell:
-            movers.append(p.shape)
+    movers = moved_shapes(first, last)
     if len(movers) == 1:
         group.append(("It is the moved", f"{movers[0]}."))
     return group
