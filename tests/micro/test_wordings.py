@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from act2see.micro.common_words import FORMS, fill_common, load_common_words
 from act2see.micro.drafts import REFUSAL
 from act2see.micro.kinds import ABOUT_ONE_SHAPE, KINDS, ask, slots_of as slots_of_kind
 from act2see.micro.questions import EVERYDAY, FAMILIES, make_item
 from act2see.micro.study.strangers import AUTHORS, read_lines, strange_questions, strange_refusals
 from act2see.micro.wordings import fill, load_wordings, vary
-from act2see.micro.world import SHAPES
+from act2see.micro.world import CELLS, COLOURS, SHAPES, cell_name
 
 SEARCHES = {
     "find_blink": "x",
@@ -54,6 +55,8 @@ SLOTS = {
     "follow_up": "x",
 }
 """The slots of each kind of question."""
+TALK = ("beyond_of", "before", "after")
+"""The kinds of lines with slots for common words."""
 
 
 def read(author: str, sort: str) -> list[dict[str, Any]]:
@@ -101,14 +104,56 @@ def test_training_lines_have_the_slots_of_their_kind() -> None:
     lines = load_wordings().lines
     # The kinds with two conditions are put together from lines with one.
     expected = {kind for kind in KINDS if not kind.endswith("_without_when")} | set(SEARCHES)
-    assert set(lines) == expected | {"follow_up"}
+    assert set(lines) == expected | {"follow_up"} | set(TALK)
     for kind, texts in lines.items():
         assert len(texts) >= 45, kind
-        if kind == "beyond":
+        if kind == "beyond" or kind in TALK:
             continue
         wanted = SEARCHES.get(kind, "x" if kind == "follow_up" else None)
         slots = set(slots_of_kind(kind)) if wanted is None else set(wanted.split())
         assert all(slots_of(text) == slots for text in texts), kind
+
+
+@pytest.mark.parametrize("kind", TALK)
+def test_lines_of_common_words_have_slots_that_are_filled(kind: str) -> None:
+    rng = random.Random(0)
+    of_board = {"x", "y", "colour", "place", "side"} if kind == "beyond_of" else set()
+    for line in load_wordings().lines[kind]:
+        assert slots_of(line) & set(FORMS), line
+        assert slots_of(line) <= set(FORMS) | of_board, line
+        assert slots_of(fill_common(line, rng)) <= of_board, line
+
+
+def test_common_words_do_not_name_the_board() -> None:
+    words = load_common_words()
+    assert sum(map(len, words.values())) > 1500
+    assert all(
+        len(forms) == 1 + max(n for words_of, n in FORMS.values() if words_of == name)
+        for name in words
+        for forms in words[name]
+    )
+    board = {
+        *SHAPES,
+        *COLOURS,
+        *map(cell_name, CELLS),
+        "board",
+        "blink",
+        "flash",
+        "move",
+        "tip",
+        "tilt",
+        "left",
+        "right",
+    }
+    assert not {form for forms in words.values() for word in forms for form in word} & board
+
+
+def test_talk_around_a_question_leaves_the_question_whole() -> None:
+    wordings, rng = load_wordings(), random.Random(0)
+    texts = [wordings.say(ask("start", x="ring"), rng) for _ in range(600)]
+    starts = [fill_common(line, random.Random(1)).split()[0].lower() for line in wordings.lines["before"]]
+    assert sum(text.split()[0].lower() in starts for text in texts) > 20
+    assert sum(len(text.split()) > 15 for text in texts) > 30
 
 
 def test_no_long_training_line_is_a_test_line() -> None:

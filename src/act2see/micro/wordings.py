@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from act2see.micro.common_words import fill_common
 from act2see.micro.kinds import ABOUT_ONE_SHAPE, DIRECTIONS, KINDS, Asked, ask, slots_of
 from act2see.micro.names import (
     DIRECTION_NAMES,
@@ -40,6 +41,8 @@ _STRANGE_OPTIONS = 0.06  # share of questions with options whose options fit ano
 _NAMED_OPTIONS = 0.4  # share of questions with options whose options are in people's words
 _OTHER_NAME = 0.06  # share of shapes and colours that have another name than the world's
 _SEVERAL = 0.08  # share of questions beyond the board that are several questions in one
+_PATTERN = 0.4  # share of the other questions beyond the board that are a pattern filled with common words
+_TALK = 0.1  # share of texts with talk before them, and with talk after them
 _STRANGE = 0.14  # share of questions beyond the board that ask about a thing or a side that it has not
 _THINNED = 0.2  # share of lines without a word or two
 _PLACE_NAME = 0.6  # the same for places
@@ -132,7 +135,7 @@ class Wordings:
             )
         else:
             text = rng.choice(self.lines[asked.kind])
-        return vary(fill(text, slots, rng), rng)
+        return self._vary(fill(text, slots, rng), rng)
 
     def decline(self, rng: random.Random) -> str:
         """Return a question that no board can answer, or several questions in one."""
@@ -140,7 +143,16 @@ class Wordings:
             return self._ask_several(rng)
         if rng.random() < _STRANGE:
             return self._ask_about_strange(rng)
-        return vary(fill(rng.choice(self.lines["beyond"]), _draw_slots(rng), rng), rng)
+        line = rng.choice(self.lines["beyond_of" if rng.random() < _PATTERN else "beyond"])
+        return self._vary(fill(fill_common(line, rng), _draw_slots(rng), rng), rng)
+
+    def _vary(self, text: str, rng: random.Random) -> str:
+        """Return a text as somebody else might have typed it, now and then with talk around it."""
+        if rng.random() < _TALK:
+            text = fill_common(rng.choice(self.lines["before"]), rng) + _uncapitalise(text)
+        if rng.random() < _TALK:
+            text = _after(text, fill_common(rng.choice(self.lines["after"]), rng))
+        return vary(text, rng)
 
     def _ask_several(self, rng: random.Random) -> str:
         kinds = [kind for kind in self.lines if kind in KINDS and kind not in _WHOLE]
@@ -158,7 +170,7 @@ class Wordings:
         kind = rng.choice(kinds)
         strange = rng.choice([slot for slot in slots_of(kind) if slot in ("x", "y", "z", "side")])
         slots[strange] = rng.choice(STRANGE_SIDES if strange == "side" else STRANGE_SHAPES)
-        return vary(fill(rng.choice(self.lines[kind]), slots, rng), rng)
+        return self._vary(fill(rng.choice(self.lines[kind]), slots, rng), rng)
 
     def follow_up(self, shape: str, rng: random.Random) -> str:
         """Return a question that repeats the one before about another shape."""
@@ -202,7 +214,7 @@ class Wordings:
         return replace(item, text=self.follow_up(shape, rng), earlier=(earlier,))
 
     def _draw_earlier(self, rng: random.Random) -> tuple[str, str]:
-        kind = rng.choice([k for k in self.lines if k != "follow_up" and not k.startswith("find_")])
+        kind = rng.choice([k for k in self.lines if k in KINDS])
         text = vary(fill(rng.choice(self.lines[kind]), _draw_slots(rng), rng), rng)
         return text, rng.choice(_EARLIER_ANSWERS)
 
@@ -320,9 +332,11 @@ def vary(text: str, rng: random.Random) -> str:
 
 
 def _after(text: str, tail: str) -> str:
-    end = text[-1:] if text[-1:] in "?.!" else ""
+    if tail.startswith((".", "?", "!")):
+        return f"{text.rstrip('?.!')}{tail}"
     if tail.endswith("."):
         return f"{text}{tail}"
+    end = text[-1:] if text[-1:] in "?.!" else ""
     return f"{text.rstrip('?.!')}{tail}{end}"
 
 

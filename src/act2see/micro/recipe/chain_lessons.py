@@ -52,8 +52,10 @@ _READ_FAMILIES: tuple[Family, ...] = (
     *("plain", "plain", "when", "count", "first", "order", "whole"),
     *_MANY_KINDS,
     *_MANY_KINDS,
+    *("beyond", "beyond", "beyond", "beyond", "beyond"),
 )
-"""The families of readings, so that each kind of question comes about equally often."""
+"""The families of readings, so that each kind of question comes about equally often; one of five is
+beyond the board, since that may be about anything."""
 _NO_MATCH = 0.8
 """Share of the searches for what a clip does not show that return no frame."""
 _ALL_TAGS = dict.fromkeys(TAGS, "")
