@@ -13,15 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from act2see.errors import BenchmarkError, TraceError
+from act2see.errors import BenchmarkError
 from act2see.evaluation.asking import GraphArm
 from act2see.evaluation.harness import Evaluation, open_evaluation
 from act2see.evaluation.inspecting import run_tasks
-from act2see.evaluation.records import DIAGNOSIS, RUN, QuestionRecord, RunRecord, read_questions, read_run
+from act2see.evaluation.records import (
+    DIAGNOSIS,
+    RUN,
+    QuestionRecord,
+    RunRecord,
+    load_trace,
+    read_questions,
+    read_run,
+)
 from act2see.evaluation.replacing import CHANGES, Change, make_changed_arm
 from act2see.evaluation.statistics import Paired, Share, compare_runs, measure_share
 from act2see.tools.frames import Record
-from act2see.trace.trace import Trace
 
 Ask = Callable[[Evaluation], None]
 """A function that asks all questions of a run that have no answer yet."""
@@ -141,8 +148,8 @@ def read_changes(folder: Path, run: RunRecord, records: Iterable[QuestionRecord]
             had, wanted = getattr(other.setting, field), getattr(expected, field)
             if had != wanted and field != "source":
                 raise BenchmarkError(
-                    f"{place} is the diagnosis of another run ({field} {had!r}, not {wanted!r}): delete it, and "
-                    "run act2see eval --diagnose again"
+                    f"{place} is the diagnosis of another run ({field} {had!r}, not {wanted!r}): delete it, "
+                    "and run act2see eval --diagnose again"
                 )
         again = {record.key: record for record in read_questions(place, other.setting)}
         pairs = [(plain[key], record, place) for key, record in again.items() if key in plain]
@@ -178,12 +185,10 @@ def _mean(records: Iterable[QuestionRecord]) -> dict[str, float]:
 
 def _is_same(folder: Path, a: QuestionRecord, place: Path, b: QuestionRecord) -> bool:
     """Whether two answers have every word in common. Traces that are gone are not compared."""
-    if a.answer != b.answer or a.tokens != b.tokens or not (a.trace and b.trace):
+    if a.answer != b.answer or a.tokens != b.tokens:
         return False
-    try:
-        return Trace.load(folder / a.trace).text == Trace.load(place / b.trace).text
-    except TraceError:
-        return False
+    one, two = load_trace(folder, a.trace), load_trace(place, b.trace)
+    return one is not None and two is not None and one.text == two.text
 
 
 def describe_changes(changes: Iterable[Changed]) -> Iterator[str]:

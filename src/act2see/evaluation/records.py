@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from act2see.errors import BenchmarkError
+from act2see.errors import BenchmarkError, TraceError
 from act2see.evaluation.reading import AnswerKind
 from act2see.evaluation.replies import Order, Reply
 from act2see.evaluation.scoring import Outcome, Score, Scored
@@ -27,6 +27,7 @@ from act2see.tools.frames import Record
 from act2see.tools.runtime.files import read_file
 from act2see.tools.runtime.plain_json import parse_json
 from act2see.tools.runtime.text import first_problem, quote_text
+from act2see.trace.trace import Trace
 
 SCHEMA_VERSION = 1
 """Version of both files. Raise it when a field changes its meaning."""
@@ -296,6 +297,19 @@ def read_questions(folder: Path, setting: Setting | None = None) -> Iterator[Que
                 yield record
     except (OSError, UnicodeDecodeError) as e:
         raise BenchmarkError(f"cannot read {path}: {e}") from e
+
+
+def load_trace(folder: Path, name: str | None) -> Trace | None:
+    """Return a trace that a line names; None if it names none, or it is gone.
+
+    A run may come from someone else: a name that leads out of its folder is none.
+    """
+    if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
+        return None
+    try:
+        return Trace.load(folder / name)
+    except TraceError:
+        return None
 
 
 def check_line(record: QuestionRecord, setting: Setting, where: str) -> None:
