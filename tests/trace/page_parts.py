@@ -68,7 +68,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len({k for k, _ in attrs}) == len(attrs), f"<{tag}> repeats an attribute"
         self.tags.append((tag, {k: v or "" for k, v in attrs}))
-        if tag != "meta":
+        if tag not in ("img", "meta"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

@@ -21,6 +21,7 @@ from act2see.cli import (
     find,
     gc,
     micro,
+    report,
     serve,
     sft,
     trace,
@@ -109,6 +110,7 @@ app.command("index")(find.index)
 app.command("find")(find.find)
 app.command("calibrate")(calibrate.calibrate)
 app.command("eval")(eval.evaluate)
+app.command("report")(report.report)
 app.add_typer(trace.app, name="trace")
 app.add_typer(config.app, name="config")
 app.add_typer(micro.app, name="micro")

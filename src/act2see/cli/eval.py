@@ -89,6 +89,12 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Show frames in the logs of inspect_ai.")
     ] = True,
+    diagnosis: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose", help="Then ask again without tools, and with other frames than those asked for."
+        ),
+    ] = False,
     listing: Annotated[
         bool, typer.Option("--list", help="Say what each benchmark needs, and do nothing else.")
     ] = False,
@@ -123,7 +129,7 @@ def evaluate(
     )
     found = find_suite(benchmark, data, videos, limit)
     folder = to or Path("runs") / f"{found.suite.benchmark}-{chosen.name}"
-    _run(found, chosen, options, folder)
+    _run(found, chosen, options, folder, diagnosis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +173,8 @@ def find_suite(benchmark: str, data: str | None, videos: Path | None, limit: int
     return Found(load_benchmark(name, source, videos, missing="wrong"), source)
 
 
-def _run(found: Found, config: Config, options: Options, folder: Path) -> None:
-    """Ask all questions, and print the table."""
+def _run(found: Found, config: Config, options: Options, folder: Path, diagnosis: bool) -> None:
+    """Ask all questions, print the table, and diagnose the run if that is wanted."""
     from act2see.evaluation.asking import GraphArm
     from act2see.evaluation.harness import open_evaluation
     from act2see.evaluation.summary import describe
@@ -179,15 +185,30 @@ def _run(found: Found, config: Config, options: Options, folder: Path) -> None:
         _say_missing(evaluation)
         with _one_thread(config):
             _ask(evaluation)
-        run = evaluation.finish()
+            for line in describe(evaluation.finish()):
+                say(line)
+            if diagnosis:
+                _diagnose(evaluation)
     except KeyboardInterrupt:
         raise interrupted("interrupted; the same command continues") from None
     finally:
         evaluation.folder.close()
         asyncio.run(arm.close())
-    for line in describe(run):
-        say(line)
     note(f"written to {folder}; look at answers with: inspect view --log-dir {folder / 'logs'}")
+
+
+def _diagnose(evaluation: Evaluation) -> None:
+    """Ask the questions again with other returns, and print what becomes of the score."""
+    from act2see.evaluation.diagnosis import describe_changes, diagnose
+
+    def ask(changed: Evaluation) -> None:
+        note(changed.arm.name)
+        _ask(changed)
+
+    changes = diagnose(evaluation, ask)
+    say("asked again, with this returned instead:")
+    for line in describe_changes(changes):
+        say(line)
 
 
 def _ask(evaluation: Evaluation) -> None:

@@ -13,6 +13,7 @@ from act2see.cli.complete import tool_tags
 from act2see.cli.options import ConfigFile, Force, Preset, SavedTrace, chosen_config, picture_or_time
 from act2see.cli.output import chain_printer, note, out, print_json, say
 from act2see.errors import QuestionError, StoreError, TraceError
+from act2see.tools.runtime.markdown import escape_markdown
 from act2see.tools.runtime.text import drop_controls
 
 if TYPE_CHECKING:
@@ -289,19 +290,19 @@ def _markdown(trace: Trace) -> str:
     from act2see.trace.record import Answer, Frames
     from act2see.trace.terminal import frame_line
 
-    lines = [f"# {_escape(trace.question.text)}", ""]
+    lines = [f"# {escape_markdown(trace.question.text)}", ""]
     for turn in trace.question.earlier:
-        lines += [f"Earlier: {_escape(turn.line)}", ""]
+        lines += [f"Earlier: {escape_markdown(turn.line)}", ""]
     for letter, option in zip(LETTERS, trace.question.options, strict=False):
-        lines.append(f"- {letter}. {_escape(option)}")
-    video = _escape(Path(trace.video.path).name)
+        lines.append(f"- {letter}. {escape_markdown(option)}")
+    video = escape_markdown(Path(trace.video.path).name)
     lines += ["", f"{video}, {trace.video.seconds:.1f} s, {len(trace.initial)} frames in view", ""]
     for segment in trace.segments:
         if isinstance(segment, Frames):
             for frame in segment.frames:
-                lines.append(f"- {_escape(frame_line(frame, trace.video.seconds).plain)}")
+                lines.append(f"- {escape_markdown(frame_line(frame, trace.video.seconds).plain)}")
             if segment.note:
-                lines.append(f"- {_escape(segment.note)}")
+                lines.append(f"- {escape_markdown(segment.note)}")
             lines.append("")
         elif not isinstance(segment, Answer):
             lines += ["```text", drop_controls(segment.text).strip("\n").replace("```", "'''"), "```", ""]
@@ -312,13 +313,7 @@ def _markdown(trace: Trace) -> str:
 def _markdown_answer(trace: Trace) -> str:
     if trace.answer is None:
         return "none: this run has not finished"
-    answer = _escape(trace.answer)
+    answer = escape_markdown(trace.answer)
     if trace.choice and trace.choice != trace.answer:
-        return f"{answer} ({_escape(trace.choice)})"
+        return f"{answer} ({escape_markdown(trace.choice)})"
     return answer
-
-
-def _escape(text: str) -> str:
-    """Return a text on one line, with Markdown and HTML escaped, and without control characters."""
-    line = " ".join(drop_controls(text).split())
-    return "".join(f"\\{c}" if c in r"\`*_[]<>#|" else c for c in line)

@@ -86,15 +86,15 @@ class GraphArm:
     ) -> None:
         self.config = config
         self.name = name or config.name
-        self._context = context or AskContext()
+        self.context = context or AskContext()
+        self.parts = build_parts(config) if parts is None else parts
         self._own = parts is None
-        self._parts = build_parts(config) if parts is None else parts
         self._graphs: dict[int | None, Graph] = {}
 
     @property
     def store(self) -> FrameStore | None:
         """The store of the graph's frames."""
-        return self._parts.resources.store
+        return self.parts.resources.store
 
     async def ask(self, question: Question) -> Trace:
         """Run the graph."""
@@ -103,14 +103,14 @@ class GraphArm:
             question.video,
             question.text,
             question.options,
-            context=replace(self._context, seed=question.seed),
+            context=replace(self.context, seed=question.seed),
             thread_id=question.name or None,
         )
 
     async def close(self) -> None:
         """Close the reasoner, if these parts were built here."""
         if self._own:
-            await asyncio.to_thread(self._parts.reasoner.close)
+            await asyncio.to_thread(self.parts.reasoner.close)
 
     def _graph(self, frames: int | None) -> Graph:
         """Return the graph that starts with so many frames."""
@@ -119,7 +119,7 @@ class GraphArm:
             if frames is not None:
                 view = view.model_copy(update={"frames": frames, "max_frames": min(frames, view.max_frames)})
             config = self.config.model_copy(update={"view": view})
-            self._graphs[frames] = create_act2see(config, parts=self._parts)
+            self._graphs[frames] = create_act2see(config, parts=self.parts)
         return self._graphs[frames]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -202,7 +202,14 @@ class Evaluation:
         return {}
 
 
-def open_evaluation(suite: Suite, arm: Arm, options: Options, folder: Path, source: str = "") -> Evaluation:
+def open_evaluation(
+    suite: Suite,
+    arm: Arm,
+    options: Options,
+    folder: Path,
+    source: str = "",
+    only: Collection[str] | None = None,
+) -> Evaluation:
     """Choose the questions, and open the folder of the run.
 
     Args:
@@ -211,6 +218,7 @@ def open_evaluation(suite: Suite, arm: Arm, options: Options, folder: Path, sour
         options: How to ask.
         folder: The folder of the run, new or of the same run.
         source: Where the benchmark's file is.
+        only: The ids of the questions to ask of those that the options choose; None for all of them.
 
     Raises:
         BenchmarkError: Videos are missing and nothing says what becomes of their questions, a judge is
@@ -225,6 +233,8 @@ def open_evaluation(suite: Suite, arm: Arm, options: Options, folder: Path, sour
         )
     left_out = options.missing == "skip"
     chosen = choose_questions(suite, options.limit, skip=left_out)
+    if only is not None:
+        chosen &= frozenset(only)
     samples = {sample.id: sample for sample in suite.samples if sample.id in chosen}
     absent = () if left_out else tuple(sample for sample in suite.absent if sample.id in chosen)
     free = sum(sample.kind == "text" for sample in samples.values())
@@ -242,18 +252,27 @@ def open_evaluation(suite: Suite, arm: Arm, options: Options, folder: Path, sour
         missing=options.missing or "wrong",
         judge=options.judge.name if options.judge else None,
     )
-    run = describe_run(setting, suite, arm, options, len(samples) + len(absent))
+    is_part = options.limit is not None or only is not None
+    run = describe_run(setting, suite, arm, len(samples) + len(absent), is_part)
     return Evaluation(suite, arm, options, source, RunFolder(folder, run), samples, absent)
 
 
-def describe_run(setting: Setting, suite: Suite, arm: Arm, options: Options, asked: int) -> RunRecord:
-    """Return all that is known of a run before its first question."""
+def describe_run(setting: Setting, suite: Suite, arm: Arm, asked: int, is_part: bool) -> RunRecord:
+    """Return all that is known of a run before its first question.
+
+    Args:
+        setting: What makes it this run.
+        suite: The benchmark.
+        arm: The way of working.
+        asked: The number of questions.
+        is_part: Whether they may be fewer than the benchmark's.
+    """
     config = arm.config
     budget, view = config.budget, config.view
     total = len(suite.samples) + len(suite.absent)
     return RunRecord(
         setting=setting,
-        limit=asked if options.limit is not None and asked < total else None,
+        limit=asked if is_part and asked < total else None,
         of=total,
         started=now(),
         act2see=version("act2see"),

@@ -20,11 +20,13 @@ from filelock import FileLock, Timeout
 
 from act2see.errors import BenchmarkError
 from act2see.evaluation.records import (
+    DIAGNOSIS,
     LARGEST,
     QUESTIONS,
     RUN,
     QuestionRecord,
     RunRecord,
+    check_line,
     parse_record,
     read_run,
 )
@@ -32,7 +34,7 @@ from act2see.tools.runtime.files import replacing_file, write_text
 from act2see.tools.runtime.text import quote_text
 
 _SYNC = 1.0  # seconds: what a power failure may cost; a kill costs nothing
-_OURS = {RUN, QUESTIONS, "traces", "logs", ".lock", ".DS_Store"}
+_OURS = {RUN, QUESTIONS, DIAGNOSIS, "traces", "logs", ".lock", ".DS_Store"}
 Key = tuple[str, int]
 
 
@@ -152,6 +154,7 @@ class RunFolder:
                     break
                 number = len(places) + 1
                 record = parse_record(QuestionRecord, line.decode(errors="replace"), f"{path}, line {number}")
+                check_line(record, self.run.setting, f"{path}, line {number}")
                 if record.key in places:
                     raise BenchmarkError(
                         f"{path} has {quote_text(record.id)!r} twice: it was changed by hand"

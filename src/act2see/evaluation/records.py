@@ -8,6 +8,7 @@ is answered, and never changed, so a run that is killed loses at most the questi
     RUN/questions.jsonl   a line for each question and seed
     RUN/traces/           the traces that `trace` names
     RUN/logs/             the logs of inspect_ai, for `inspect view`
+    RUN/diagnosis/NAME/   the same questions with another return of the calls, each a run of its own
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from act2see.errors import BenchmarkError
+from act2see.errors import BenchmarkError, TraceError
 from act2see.evaluation.reading import AnswerKind
 from act2see.evaluation.replies import Order, Reply
 from act2see.evaluation.scoring import Outcome, Score, Scored
@@ -26,10 +27,11 @@ from act2see.tools.frames import Record
 from act2see.tools.runtime.files import read_file
 from act2see.tools.runtime.plain_json import parse_json
 from act2see.tools.runtime.text import first_problem, quote_text
+from act2see.trace.trace import Trace
 
 SCHEMA_VERSION = 1
 """Version of both files. Raise it when a field changes its meaning."""
-QUESTIONS, RUN = "questions.jsonl", "run.json"
+QUESTIONS, RUN, DIAGNOSIS = "questions.jsonl", "run.json", "diagnosis"
 LARGEST = 1 << 30
 """Bytes of a file of questions."""
 Status = Literal["answered", "unanswered", "malformed", "refused", "missing", "failed"]
@@ -267,11 +269,15 @@ def read_run(folder: Path) -> RunRecord:
         raise BenchmarkError(f"cannot read {path}: {e}") from e
 
 
-def read_questions(folder: Path) -> Iterator[QuestionRecord]:
+def read_questions(folder: Path, setting: Setting | None = None) -> Iterator[QuestionRecord]:
     """Yield the lines of `questions.jsonl`. A last line that a kill cut short is left out.
 
+    Args:
+        folder: The folder of the run.
+        setting: That of the run, by which lines of another run are found; None does not look for them.
+
     Raises:
-        BenchmarkError: A line cannot be read, or a question is there twice.
+        BenchmarkError: A line cannot be read or is of another run, or a question is there twice.
     """
     path = folder / QUESTIONS
     if not path.exists():
@@ -283,12 +289,43 @@ def read_questions(folder: Path) -> Iterator[QuestionRecord]:
                 if not line.endswith(b"\n"):
                     return
                 record = parse_record(QuestionRecord, line.decode(), f"{path}, line {number}")
+                if setting is not None:
+                    check_line(record, setting, f"{path}, line {number}")
                 if record.key in seen:
                     raise BenchmarkError(f"{path}, line {number}: {quote_text(record.id)!r} is there twice")
                 seen.add(record.key)
                 yield record
     except (OSError, UnicodeDecodeError) as e:
         raise BenchmarkError(f"cannot read {path}: {e}") from e
+
+
+def load_trace(folder: Path, name: str | None) -> Trace | None:
+    """Return a trace that a line names; None if it names none, or it is gone.
+
+    A run may come from someone else: a name that leads out of its folder is none.
+    """
+    if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
+        return None
+    try:
+        return Trace.load(folder / name)
+    except TraceError:
+        return None
+
+
+def check_line(record: QuestionRecord, setting: Setting, where: str) -> None:
+    """Raise `BenchmarkError` if a line is not of this run: the numbers of two runs must not be mixed."""
+    facts = {"benchmark": setting.benchmark, "arm": setting.arm}
+    for field, wanted in facts.items():
+        if (had := getattr(record, field)) != wanted:
+            raise BenchmarkError(
+                f"{where} is of another run ({field} {quote_text(had)!r}, not {quote_text(wanted)!r}): "
+                "runs are not mixed; take its lines out"
+            )
+    if not setting.seed <= record.seed < setting.seed + setting.epochs:
+        raise BenchmarkError(
+            f"{where} is of another run (seed {record.seed}, not {setting.seed}): "
+            "runs are not mixed; take its lines out"
+        )
 
 
 def parse_record(kind: type[_R], text: str, where: str) -> _R:
@@ -301,7 +338,7 @@ def parse_record(kind: type[_R], text: str, where: str) -> _R:
     if version != SCHEMA_VERSION:
         raise BenchmarkError(
             f"{where} has schema version {quote_text(repr(version))} and this act2see reads "
-            f"{SCHEMA_VERSION}: read it with the version that wrote it"
+            f"{SCHEMA_VERSION} (field schema_version): read it with the version that wrote it"
         )
     try:
         return kind.model_validate(data)

@@ -5,11 +5,13 @@ scipy.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from act2see.errors import BenchmarkError
 from act2see.tools.frames import Record
 from act2see.tools.runtime.intervals import wilson_interval
+
+K = TypeVar("K")
 
 
 class Share(Record):
@@ -50,7 +52,7 @@ def measure_share(scores: Sequence[float]) -> Share:
     return Share(share=total / n, n=n, low=low, high=high)
 
 
-def compare_runs(first: Mapping[str, float], second: Mapping[str, float]) -> Paired:
+def compare_runs(first: Mapping[K, float], second: Mapping[K, float]) -> Paired:
     """Compare the scores of two runs by the ids of their questions. A score of 1 is right.
 
     Raises:

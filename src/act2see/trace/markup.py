@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_VOID = frozenset({"input", "meta"})
+_VOID = frozenset({"img", "input", "meta"})
 
 
 class Html(str):
