@@ -1,7 +1,7 @@
 """Act2See as a model of lmms-eval, and our score of Video-MME beside theirs.
 
-What needs lmms-eval itself is skipped where it is not installed: it wants an older `av` than we do, so it lives
-in an environment of its own (docs/evaluation.md).
+What needs lmms-eval itself is skipped where it is not installed: it wants an older `av` than we do, so it
+lives in an environment of its own (docs/evaluation.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Act2See as a model of lmms-eval: `python -m lmms_eval --model act2see --tasks TASK --model_args preset=micro`.
+"""Act2See as a model of lmms-eval: `python -m lmms_eval --model act2see --model_args preset=micro --tasks T`.
 
 lmms-eval finds `list_models` through its entry points (`lmms_eval.models`) and loads the class of
 `lmms_model`, which needs lmms-eval; this module does not. A task of lmms-eval gives one text, in which a

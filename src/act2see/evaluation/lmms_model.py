@@ -3,7 +3,9 @@
 The answer is the body of `<answer>` and nothing else, so that lmms-eval's scorers read what ours read. Where
 a task gives lettered options, it is the letter of the option that the body names, as ours reads it: a model
 may write the option's words, and lmms-eval's scorers of choices know letters alone. `answer=body` gives them
-the body as it is. A task's own settings of generation (`max_new_tokens`, `until`, `temperature`) are for the text of a model
+the body as it is.
+
+A task's own settings of generation (`max_new_tokens`, `until`, `temperature`) are for the text of a model
 that only answers; here the preset says how much may be thought, and they are left alone. A video that
 cannot be read, and a refusal, are an empty answer, which counts as wrong; the reason is logged. Any other
 error ends the run.
