@@ -109,7 +109,7 @@ def test_p_values_of_several_pairs() -> None:
 
 def test_the_papers_figures() -> None:
     shown = {figure.who: (figure.accuracy, figure.source) for figure in list_figures("video-mme")}
-    assert shown["Act2See"] == (74.2, "CVPR 2026 paper, Table 2")
+    assert shown["Act2See"] == (74.2, "CVPR 2026 paper, main results")
     assert shown["Chain-of-Frames"] == (75.3, "CVPR 2026 paper, Table 3")
     assert {f.who: f.accuracy for f in list_figures("vitib")}["Qwen3-VL-8B-Thinking, the base"] == 60.2
     assert list_figures("board") == []
@@ -149,7 +149,7 @@ def test_the_page_and_its_twin(two: list[Path], tmp_path: Path) -> None:
     assert len(links) == 6
     assert all((to.parent / link).resolve().is_file() for link in links)
     for part in (
-        "| Act2See | 74.2 % | CVPR 2026 paper, Table 2 |",
+        "| Act2See | 74.2 % | CVPR 2026 paper, main results |",
         "| knowing, instant | 12 | 6 | 6 | 0 | 0 | 0.031 | 0.031 |",
         "| instant | 50.0 % accuracy | this report, 12 of 12 questions |",
     ):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_PAPER = "CVPR 2026 paper, Table"
+_PAPER = "CVPR 2026 paper,"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def list_figures(benchmark: str) -> list[Figure]:
     figures = []
     for who, values in _MAIN.items():
         if (value := values[place]) is not None:
-            figures.append(Figure(who, value, f"{_PAPER} 2"))
+            figures.append(Figure(who, value, f"{_PAPER} main results"))
     if benchmark == "video-mme":
-        figures += [Figure(who, value, f"{_PAPER} 3") for who, value in _INTERLEAVED.items()]
+        figures += [Figure(who, value, f"{_PAPER} Table 3") for who, value in _INTERLEAVED.items()]
     return figures
