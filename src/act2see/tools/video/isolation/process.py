@@ -61,7 +61,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARE
 _START = 120.0  # seconds for a child to start: on a busy machine imports take long
 _GRACE = 1.0  # seconds for it to end
 _LOOK = 0.5  # seconds between two looks whether it still runs
-_STALL = 10  # seconds that a message may stop in its middle
+_STALL = 10.0  # seconds that a message may stop in its middle
 _ERRORS: Mapping[str, Callable[[str], Exception]] = {
     "VideoError": VideoError,
     "ConfigError": ConfigError,
@@ -315,8 +315,9 @@ def _start(memory: int, limits: Limits) -> tuple[Connection, subprocess.Popen[by
 def _pipe() -> tuple[int, int]:
     """Return the descriptors of both ends of a pipe for both directions."""
     ours, theirs = socket.socketpair()
+    stall = struct.pack("ll", int(_STALL), int(_STALL % 1 * 1e6))
     for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        ours.setsockopt(socket.SOL_SOCKET, limit, struct.pack("ll", _STALL, 0))
+        ours.setsockopt(socket.SOL_SOCKET, limit, stall)
     return ours.detach(), theirs.detach()
 
 
