@@ -36,12 +36,13 @@ async def _measure(reasoner: TransformersReasoner) -> tuple[list[float], float, 
     asked = [0.0]
 
     async def other(n: int) -> None:
-        last, count = time.perf_counter(), 0
+        last, count, over = time.perf_counter(), 0, False
         stream = reasoner.stream(Request(_rollout(f"{n}", f"What does ring {n} do?"), 400))
         async for item in stream:
             now = time.perf_counter()
-            if began.is_set() and not until.is_set():
+            if asked[0] and not over:  # the token after the long prompt's end closes the last gap
                 gaps.append(now - max(last, asked[0]))
+                over = until.is_set()
             last, count = now, count + 1
             if isinstance(item, Delta) and len(texts[n]) < 100:
                 texts[n] += item.text
