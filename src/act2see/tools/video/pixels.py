@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,7 +154,8 @@ def find_brightest(frame: VideoFrame) -> float:
     if frame.color_trc == _HLG:  # its light is relative to the screen, which has 1,000 cd/m² here
         return _BRIGHTEST
     content = display = 0.0
-    for data in frame.side_data:
+    parts: Any = frame.side_data  # PyAV's types say that it yields strings
+    for data in parts:
         raw = bytes(data)
         if data.type.name == "CONTENT_LIGHT_LEVEL" and len(raw) >= 8:
             content = float(struct.unpack_from("=I", raw)[0])
