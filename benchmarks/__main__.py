@@ -48,6 +48,7 @@ NAMES = (
     "containers",
     "faults",
     "load",
+    "chunks",
     "files",
     "evaluation",
 )

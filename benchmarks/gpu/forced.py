@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from act2see.agent.packing import Packed
+from act2see.agent.reasoners.prefill import Prefill
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import TextPiece
 from benchmarks.gpu.common import sync
@@ -27,7 +27,7 @@ class Forced(TransformersReasoner):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.prefills: list[tuple[int, float]] = []
-        """Tokens and seconds of each prefill."""
+        """Tokens and seconds of each prefill, or of each of its chunks while others decode."""
         self.decodes: list[tuple[int, float]] = []
         """The longest context, in tokens, and the seconds of each decoding step."""
 
@@ -45,12 +45,12 @@ class Forced(TransformersReasoner):
         """Return the number of a run's tokens in the cache."""
         return max((len(row.keys) for row in self._rows if row.session == session), default=0)
 
-    def _prefill(self, row: Any, packed: Packed, job: Any) -> Any:
+    def _advance(self, prefill: Prefill, at: int) -> Any:
         sync()
-        started = time.perf_counter()
-        logits = super()._prefill(row, packed, job)
+        started, before = time.perf_counter(), prefill.done
+        logits = super()._advance(prefill, at)
         sync()
-        self.prefills.append((job.done.prefilled, time.perf_counter() - started))
+        self.prefills.append((prefill.done - before, time.perf_counter() - started))
         return logits
 
     def _decode(self, at: Sequence[int]) -> Any:

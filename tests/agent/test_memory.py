@@ -6,7 +6,9 @@ The test model raises CUDA's out-of-memory error for more than a given number of
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import pytest
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Request
-from act2see.agent.reasoners.prefill import find_cut
+from act2see.agent.reasoners.base import Delta, Done, Request
+from act2see.agent.reasoners.prefill import find_cut, find_stop
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
 from act2see.errors import ReasonerError
@@ -66,10 +68,12 @@ def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> lis
     ]
 
 
-async def write_all(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[str | Exception]:
+async def write_all(
+    reasoner: TransformersReasoner, rollouts: list[Rollout], tokens: int = 5
+) -> list[str | Exception]:
     async def one(rollout: Rollout) -> str:
         parts = []
-        async for item in reasoner.stream(Request(rollout, 5)):
+        async for item in reasoner.stream(Request(rollout, tokens)):
             if isinstance(item, Delta):
                 parts.append(item.text)
         return "".join(parts)
@@ -91,6 +95,63 @@ async def test_prefill_and_decoding_in_parts_write_the_same_text(
     assert await write_all(reasoner, rollouts) == reference
     assert all(isinstance(r, str) and r for r in reference)
     assert max(small.sizes) <= small.most
+
+
+@pytest.mark.parametrize("chunk", [8, 17])
+async def test_a_prompt_is_read_in_chunks_while_others_decode(
+    model: Any, packer: Packer, source: Any, rollouts: list[Rollout], chunk: int
+) -> None:
+    alone: list[Any] = []
+    for one in rollouts:
+        alone += await write_all(TransformersReasoner(model, packer, source, rows=4), [one], 40)
+    watched = Limited(model, 10_000)
+    reasoner = TransformersReasoner(watched, packer, source, rows=4, chunk=chunk)
+    assert await write_all(reasoner, rollouts, 40) == alone
+    # Nobody decodes during the first one's prefill: it is read at once. Between two chunks, others decode.
+    reads = [n for n in watched.sizes if n > 3]
+    assert reads[0] == len(packer.pack(rollouts[0]).ids) > 3 * chunk
+    assert max(reads[1:]) <= max(chunk, 9)  # a frame is 9 tokens
+    chunks = [i for i, n in enumerate(watched.sizes) if n > 3][1:5]
+    assert all(later - earlier == 2 for earlier, later in pairwise(chunks))
+
+
+async def test_a_caller_who_leaves_while_its_prompt_is_read_leaves_what_was_read(
+    model: Any, packer: Packer, source: Any, rollouts: list[Rollout]
+) -> None:
+    read, left = threading.Event(), threading.Event()
+
+    class Paused(Limited):
+        """A model that waits in the third chunk."""
+
+        def __call__(self, **given: Any) -> Any:
+            if given["input_ids"].numel() == 8 and self.sizes.count(8) == 2:
+                read.set()
+                left.wait(30)
+            return super().__call__(**given)
+
+    reasoner = TransformersReasoner(Paused(model, 10_000), packer, source, rows=4, chunk=8)
+    first = reasoner.stream(Request(rollouts[0], 200))
+    await anext(first)
+    second = reasoner.stream(Request(rollouts[1], 5))
+    asked = asyncio.ensure_future(anext(second))
+    assert await asyncio.to_thread(read.wait, 30)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    left.set()
+    await first.aclose()
+    again = [item async for item in reasoner.stream(Request(rollouts[1], 5))][-1]
+    assert isinstance(again, Done)
+    assert again.cached >= 16
+    fresh = TransformersReasoner(model, packer, source, rows=4)
+    assert await write_all(reasoner, rollouts[1:2]) == await write_all(fresh, rollouts[1:2])
+
+
+def test_chunks_end_between_frames() -> None:
+    spans = [(10, 19), (30, 39)]
+    assert find_stop(0, 8, 50, spans) == 8
+    assert find_stop(0, 12, 50, spans) == 10
+    assert find_stop(10, 4, 50, spans) == 19
+    assert find_stop(19, 100, 50, spans) == 50
 
 
 async def test_decoding_is_split_by_rows(

@@ -22,9 +22,13 @@ from act2see.tools.video.store import FrameSource
 if TYPE_CHECKING:
     import torch
 
-# Short texts repeat (tags, times, marks), so their ids are kept; long ones would only fill the memory.
+# Short texts repeat (tags, times, marks), so their ids are kept; long ones would only fill the memory. When
+# the questions of strangers have filled the room, all are dropped: those that repeat are soon there again.
 _MAX_KEPT_CHARACTERS = 64
-_MAX_KEPT_PIECES = 50_000
+PIECE_CACHE = 4 << 20
+"""Bytes of short texts and their ids that a packer keeps, about."""
+_PIECE_BYTES = 300  # the bytes of a kept text beside its characters and ids: dict, tuple, string and list
+_ID_BYTES = 36  # an integer and its place in a list
 PATCH_CACHE = 1 << 30
 """Bytes of patches that a packer keeps unless it is told otherwise: about 200 frames of Qwen3-VL at 448
 pixels, beside an 8B model on a machine of 16 GB, or all frames of hundreds of micro's clips."""
@@ -86,6 +90,7 @@ class Packer:
         self.merge = int(image_processor.merge_size)
         """`merge` x `merge` patches become one vision token."""
         self._pieces: dict[tuple[str, str], list[int]] = {}
+        self._piece_bytes = 0
         self._patches: OrderedDict[str, torch.Tensor] = OrderedDict()
         self.cache_bytes = cache_bytes
         self.cached_bytes = 0
@@ -94,7 +99,13 @@ class Packer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is kept: another process makes it again, faster than it would be sent."""
-        empty = {"_pieces": {}, "_patches": OrderedDict(), "cached_bytes": 0, "_lock": None}
+        empty = {
+            "_pieces": {},
+            "_patches": OrderedDict(),
+            "cached_bytes": 0,
+            "_piece_bytes": 0,
+            "_lock": None,
+        }
         return {**self.__dict__, **empty}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -162,9 +173,11 @@ class Packer:
         ids = self._pieces.get(key)
         if ids is None:
             ids = self.codec.encode(piece.text, piece.trust)
-            is_short = len(piece.text) < _MAX_KEPT_CHARACTERS
-            if is_short and len(self._pieces) < _MAX_KEPT_PIECES:
+            if len(piece.text) < _MAX_KEPT_CHARACTERS:
+                if self._piece_bytes > PIECE_CACHE:
+                    self._pieces, self._piece_bytes = {}, 0
                 self._pieces[key] = ids
+                self._piece_bytes += _PIECE_BYTES + len(piece.text) + _ID_BYTES * len(ids)
         return ids
 
     def missing(self, frames: Iterable[FrameRef]) -> list[FrameRef]:

@@ -15,7 +15,7 @@ from tests.tools.videos import Pixels, number, picture, write_video
 
 from act2see.errors import VideoError
 from act2see.tools.video.opening import open_container
-from act2see.tools.video.pixels import map_tones, opaque
+from act2see.tools.video.pixels import find_brightest, map_tones, opaque
 from act2see.tools.video.reader import open_video
 
 Kind = Literal["PQ", "HLG"]
@@ -90,6 +90,49 @@ def test_highlights_keep_their_hue_and_end_at_the_brightest_value() -> None:
     assert (white[0], bright[0], beyond[0], black[0]) == (pytest.approx(241, abs=2), 255, 255, 0)
     assert red[0] > 245
     assert red[1] == red[2] == pytest.approx(red[0] * 0.1 ** (1 / 2.4), abs=3)
+
+
+@pytest.mark.parametrize(("content", "display", "found"), [(0, 4000, 4000), (600, 4000, 600), (0, 0, 1000)])
+def test_highlights_reach_as_far_as_the_file_says(
+    tmp_path: Path, content: int, display: int, found: int
+) -> None:
+    path = tmp_path / "clip.mkv"
+    told = [f"max-cll={content},{content // 2}"] if content else []
+    if display:
+        primaries = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)"
+        told.append(f"master-display={primaries}L({display * 10_000},50)")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=10)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        stream.codec_context.color_trc = 16
+        stream.codec_context.color_primaries = stream.codec_context.colorspace = 9
+        settings = [
+            "log-level=none",
+            "pools=none",
+            "frame-threads=1",
+            "bframes=0",
+            "transfer=16",
+            "colorprim=9",
+            "colormatrix=9",
+            *told,
+        ]
+        stream.options = {"preset": "ultrafast", "x265-params": ":".join(settings)}
+        grey = to_hdr(np.array([900.0]), "PQ")[0]
+        frame = av.VideoFrame(64, 64, "yuv420p10le")
+        for plane, value in zip(frame.planes, (4 * (219 * grey + 16), 512, 512), strict=True):
+            plane.update(np.full(plane.buffer_size // 2, round(value), np.uint16).tobytes())
+        for n in range(2):
+            frame.pts, frame.time_base = n, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert [find_brightest(frame) for frame in container.decode(video=0)] == [found, found]
+    deep = np.full((1, 1, 3), round(grey * 65535), np.uint16)
+    expected = map_tones(deep, hlg=False, brightest=found)[0, 0].astype(int)
+    for _, _, pixels in open_video(path).read([0, 1]):
+        assert pixels[32, 32].astype(int) == pytest.approx(expected, abs=3)
+    assert (expected[0] < 255) == (found == 4000)
 
 
 def write_transparent(path: Path, palette: bool) -> Path:

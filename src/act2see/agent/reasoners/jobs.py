@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from act2see.agent.packing import Packed
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
+from act2see.agent.reasoners.sampling import TokenSampler
 
 
 @dataclass(slots=True)
@@ -35,6 +37,24 @@ class Job:
     sampler: Any = None
     """The `TokenSampler` of the request."""
 
+    def prepare(
+        self, prompt: Sequence[int], forbidden: Sequence[int], decode: Callable[[int], str], device: Any
+    ) -> None:
+        """Get ready to draw tokens.
+
+        Args:
+            prompt: The ids of the rollout.
+            forbidden: Ids that are never written.
+            decode: Decodes the next token.
+            device: The torch device of the logits.
+        """
+        import torch
+
+        ids = torch.tensor(prompt, dtype=torch.long, device=device)
+        never = torch.tensor(forbidden, dtype=torch.long, device=device)
+        self.sampler = TokenSampler(self.request.sampling, never, ids)
+        self.decode = decode
+
 
 @dataclass(slots=True)
 class Row:
@@ -52,3 +72,16 @@ class Row:
     """The job that is decoding in the row; None if the row is idle."""
     pending: int = 0
     """The id of the last written token, which the next forward reads."""
+
+
+def choose_job(waiting: Sequence[Job], rows: Sequence[Row]) -> int:
+    """Return the index of the oldest waiting job of the owner that uses the fewest of these rows."""
+    used = Counter(row.job.request.rollout.owner for row in rows if row.job)
+    return min(range(len(waiting)), key=lambda i: used[waiting[i].request.rollout.owner])
+
+
+def choose_row(rows: Sequence[Row], session: str) -> int:
+    """Return the index of the session's own row, else of the least recently used idle row."""
+    idle = [i for i, row in enumerate(rows) if row.job is None]
+    own = [i for i in idle if session and rows[i].session == session]
+    return own[0] if own else min(idle, key=lambda i: rows[i].used)

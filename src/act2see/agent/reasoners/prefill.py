@@ -1,20 +1,25 @@
-"""Read (prefill) the new part of a rollout into its row of the cache, in one forward if memory allows it.
+"""Read (prefill) the new part of a rollout into its row of the cache, in one forward or in several.
 
-If memory does not allow it, the part is read in two halves, and each half in halves again. A frame is never
-cut, since its pixels and its tokens belong to one forward. Positions are those of the whole rollout, so the
-halves write the same keys and values as one forward would.
+The caller says how many tokens a forward may read, so that others can decode between two forwards. If memory
+does not allow that many, they are read in two halves, and each half in halves again. A frame is never cut,
+since its pixels and its tokens belong to one forward. Positions are those of the whole rollout, so the parts
+write the same keys and values as one forward would.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from act2see.agent.packing import Packed
+from act2see.agent.packing import Packed, Packer
+from act2see.agent.parser import StopReason
+from act2see.agent.reasoners.base import Done
+from act2see.agent.reasoners.jobs import Job
 from act2see.agent.reasoners.kv import RowCache
 from act2see.tools.runtime.memory import out_of_memory, release
+from act2see.tools.video.store import FrameSource
 
 if TYPE_CHECKING:
     import torch
@@ -69,39 +74,67 @@ class _Inputs:
 
 @dataclass(slots=True)
 class Prefill:
-    """Reads one rollout into one row of the cache."""
+    """Reads one rollout into one row of the cache, and counts what it reads in `job.done`."""
 
     model: Any
     """A Qwen3-VL model of transformers."""
     cache: RowCache
-    row: int
-    """The row of the cache to write."""
+    packer: Packer
+    """The model's packer."""
+    frames: FrameSource
+    """Returns the pixels of a frame."""
+    job: Job
+    """The rollout's job."""
     packed: Packed
     """The rollout."""
-    image: int
-    """The id of a vision token."""
-    merge: int
-    """`merge` x `merge` patches become one token."""
-    patches: Callable[[Sequence[int]], Any]
-    """Returns the pixel values of the frames with these indices."""
+    known: Sequence[int]
+    """The keys of the tokens that are in the row: those that begin the rollout too are not read again."""
+    done: int = field(init=False)
+    """The number of the rollout's tokens that are in the row."""
+    device: Any = field(init=False)
+    """The torch device of the model."""
+    keys: list[int] = field(init=False)
+    """The rollout's tokens as keys (`Packed.keys`)."""
+    next_position: int = field(init=False)
+    """The position of the token after the rollout."""
+    _inputs: _Inputs = field(init=False)
+    _row: int = field(init=False)
 
-    def read(self, start: int) -> tuple[torch.Tensor, int]:
-        """Read the rollout from token `start` on; the tokens before it are in the row already.
-
-        Returns:
-            The logits of the last token, `(vocabulary,)`, and the position of the next token.
-        """
+    def __post_init__(self) -> None:
         import torch
 
-        device = next(self.model.parameters()).device
+        self.keys = self.packed.keys()
+        spans = frame_spans(self.packed, self.packer.merge)
+        self.done = count_known_tokens(self.known, self.keys, spans)
+        new = len(self.keys) - self.done
+        repeated = max(0, min(len(self.known), len(self.keys)) - self.done)
+        self.job.done = Done(StopReason.EOS, prefilled=new, cached=self.done, repeated=repeated)
+        self.device = device = next(self.model.parameters()).device
         ids = torch.tensor([self.packed.ids], device=device)  # (1, tokens)
-        types = (ids == self.image).int()
+        types = (ids == self.packer.image_token_id).int()
         grids = torch.tensor(self.packed.grids, device=device).reshape(-1, 3)  # (frames, 3)
         # Positions (time, height, width) are those of the whole rollout: (3, 1, tokens).
         positions, _ = self.model.model.get_rope_index(ids, types, grids if len(grids) else None)
-        spans = frame_spans(self.packed, self.merge)
-        logits = self._read_range(_Inputs(ids, grids, positions, spans), start, len(self.packed.ids))
-        return logits, int(positions.max()) + 1
+        self.next_position = int(positions.max()) + 1
+        self._inputs = _Inputs(ids, grids, positions, spans)
+
+    def advance(self, row: int, most: int | None = None) -> torch.Tensor | None:
+        """Read the next tokens.
+
+        Args:
+            row: The row of the cache to write. Between two calls its content may be moved to another row.
+            most: The most tokens to read, but at least one frame; None for all.
+
+        Returns:
+            The logits of the rollout's last token, `(vocabulary,)`; None if tokens are left.
+        """
+        self._row = row
+        total = len(self.packed.ids)
+        self.cache.reserve(total)  # at once: it would grow, and be copied, again and again
+        stop = total if most is None else find_stop(self.done, most, total, self._inputs.spans)
+        logits = self._read_range(self._inputs, self.done, stop)
+        self.done = stop
+        return logits if stop == total else None
 
     def _read_range(self, inputs: _Inputs, first: int, stop: int) -> torch.Tensor:
         """Read tokens `first` to `stop`, in halves if memory runs out. Return the last token's logits."""
@@ -125,9 +158,10 @@ class Prefill:
         frames = [i for i, (begin, _) in enumerate(inputs.spans) if first <= begin < stop]
         vision: dict[str, Any] = {}
         if frames:
-            vision["pixel_values"] = self.patches(frames).to(device)
+            images = [self.packed.images[i] for i in frames]
+            vision["pixel_values"] = self.packer.patches(images, self.frames, self.job.patches).to(device)
             vision["image_grid_thw"] = inputs.grids[frames]
-        self.cache.aim(self.row, [first], stop - first)
+        self.cache.aim(self._row, [first], stop - first)
         # Token `first + i` sees all tokens up to itself.
         mask = torch.ones(stop - first, stop, dtype=torch.bool, device=device).tril(first)
         out = self.model(
@@ -140,6 +174,18 @@ class Prefill:
             **vision,
         )
         return out.logits[0, -1]  # type: ignore[no-any-return]
+
+
+def find_stop(first: int, most: int, total: int, spans: Sequence[Span]) -> int:
+    """Return where a forward from token `first` on ends: after `most` tokens at most, but never in a frame.
+
+    A frame of more than `most` tokens is read as a whole.
+    """
+    stop = min(first + most, total)
+    for begin, end in spans:
+        if begin < stop < end:
+            return begin if begin > first else end
+    return stop
 
 
 def find_cut(first: int, stop: int, spans: Sequence[Span]) -> int | None:

@@ -1,11 +1,12 @@
 """Qwen3-VL in this process: one forward pass decodes many rollouts, and no token is read twice.
 
 A worker thread owns the model. New rollouts are read (prefilled) one by one and then decoded together, one
-token each per forward. A rollout that stops leaves the batch at once, and its keys and values stay in their
-row. When the rollout comes back with a frame, its ids are compared with those in the row, and only the new
-ones are read: the last token written, the frame, its marks. Ids are always those of the rendered rollout, so
-a resumed run reads exactly the ids that the interrupted run had read. If more rollouts wait than there are
-rows, rollouts of different videos take turns. Long prompts are packed in other threads (`ahead.py`).
+token each per forward. A long one is read in chunks while others decode: they get a token after each chunk. A
+rollout that stops leaves the batch at once, and its keys and values stay in their row. When the rollout comes
+back with a frame, its ids are compared with those in the row, and only the new ones are read: the last token
+written, the frame, its marks. Ids are always those of the rendered rollout, so a resumed run reads exactly
+the ids that the interrupted run had read. If more rollouts wait than there are rows, rollouts of different
+videos take turns. Long prompts are packed in other threads (`ahead.py`).
 
 Positions are passed explicitly, from `get_rope_index` over the whole sequence: otherwise the model object
 would apply the offsets of the rollout that it read last.
@@ -17,23 +18,21 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from act2see.agent.packing import Packed, Packer
+from act2see.agent.packing import Packer
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.adapters import check_adapter
 from act2see.agent.reasoners.ahead import PackAhead
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.agent.reasoners.decode import StepDecoder, choose_record
 from act2see.agent.reasoners.faults import SHORTEN
-from act2see.agent.reasoners.jobs import Job, Row
+from act2see.agent.reasoners.jobs import Job, Row, choose_job, choose_row
 from act2see.agent.reasoners.kv import RowCache
-from act2see.agent.reasoners.prefill import Prefill, count_known_tokens, frame_spans
-from act2see.agent.reasoners.sampling import TokenSampler
+from act2see.agent.reasoners.prefill import Prefill
 from act2see.errors import Act2SeeError, ContextError, ReasonerError
 from act2see.tools.runtime.forks import Lock, check_inherited, native, renew_after_fork
 from act2see.tools.runtime.memory import in_halves, out_of_memory
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+CHUNK = 256
+"""The most tokens that are read in one forward while other rollouts decode; a larger frame is read whole."""
 
 
 class TransformersReasoner(Reasoner):
@@ -61,6 +62,7 @@ class TransformersReasoner(Reasoner):
         rows: int = 16,
         context: int | None = None,
         forbidden: Sequence[int] | None = None,
+        chunk: int = CHUNK,
     ) -> None:
         """
         Args:
@@ -71,6 +73,7 @@ class TransformersReasoner(Reasoner):
             rows: The number of rollouts that are decoded together.
             context: The maximum number of tokens of a rollout (default: the model's).
             forbidden: Ids that are never written (default: vision and turn marks).
+            chunk: The most tokens of a prompt that are read at once while other rollouts decode.
         """
         self.name = name
         self.packer = packer
@@ -90,10 +93,12 @@ class TransformersReasoner(Reasoner):
         # The number of rows decoded in one forward: smaller once memory has run out, until all jobs are done.
         self._together = rows
         self._clock = 0  # counts jobs that ended
+        self._chunk = chunk
         self._forbidden = packer.codec.forbidden() if forbidden is None else forbidden
         self._ends = packer.codec.ends()
         self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
         self._waiting: list[Job] = []
+        self._reading: Prefill | None = None  # the rollout that is read now; its row has its job
         self._ahead = PackAhead(packer, frames, self.context)
         self._thread: threading.Thread | None = None
         self._lock = Lock()
@@ -192,6 +197,7 @@ class TransformersReasoner(Reasoner):
         """Start with an own worker and empty rows in a forked child. The parent answers its own requests."""
         self._inbox = queue.SimpleQueue()
         self._waiting = []
+        self._reading = None
         self._ahead = PackAhead(self.packer, self.frames, self.context)
         self._thread = None
         self._rows = [Row() for _ in self._rows]
@@ -206,15 +212,17 @@ class TransformersReasoner(Reasoner):
                 self._thread.start()
 
     def _work(self) -> None:
-        """Run the worker: admit one job, decode one token for all jobs, and repeat."""
+        """Run the worker: read a part of one new rollout, decode one token for all others, and repeat."""
         import torch
 
         with torch.inference_mode():
-            while self._receive(block=not self._active and not self._waiting):
+            while self._receive(block=not (self._active or self._waiting or self._reading)):
                 with native():
-                    if self._waiting and self._active < len(self._rows):
-                        job = self._waiting.pop(self._next_job())
-                        self._admit(job, self._free_row(job.request.rollout.session))
+                    if not self._reading and self._waiting and self._active < len(self._rows):
+                        job = self._waiting.pop(choose_job(self._waiting, self._rows[: self._active]))
+                        self._admit(job, choose_row(self._rows, job.request.rollout.session))
+                    if self._reading:
+                        self._read_on(self._reading)
                     if self._active:
                         self._step()
 
@@ -239,72 +247,60 @@ class TransformersReasoner(Reasoner):
             if row.session == session and row.job is None:
                 row.session, row.used = "", 0
 
-    def _next_job(self) -> int:
-        """Return the index in `_waiting` of the oldest job of the owner that uses the fewest rows."""
-        jobs = [row.job for row in self._rows[: self._active] if row.job]
-        rows = Counter(job.request.rollout.owner for job in jobs)
-        return min(range(len(self._waiting)), key=lambda i: rows[self._waiting[i].request.rollout.owner])
-
-    def _free_row(self, session: str) -> int:
-        """Return the index of the session's own row, else of the least recently used idle row."""
-        idle = [i for i, row in enumerate(self._rows) if row.job is None]
-        own = [i for i in idle if session and self._rows[i].session == session]
-        return own[0] if own else min(idle, key=lambda i: self._rows[i].used)
-
     def _admit(self, job: Job, at: int) -> None:
-        """Read the new part of a rollout into row `at`, and decode its first token."""
+        """Begin to read the new part of a rollout into row `at`."""
         if job.cancelled:
             return
         try:
             if job.failure:
                 raise job.failure
-            packed = job.packed or self.packer.pack(job.request.rollout)
-            if len(packed.ids) + 1 > self.context:
-                count = len(packed.ids)
-                raise ContextError(
-                    f"the rollout has {count} tokens and {self.name} takes {self.context}: {SHORTEN}"
-                )
-            self._move(at, self._active)  # next to the active rows
-            row = self._rows[self._active]
-            logits = self._prefill(row, packed, job)
+            self._reading = self._begin(job, self._rows[at])
         except Exception as e:
-            self._rows[self._active] = Row()  # it may be half-written
+            job.emit(self._to_reasoner_error(e))
+
+    def _begin(self, job: Job, row: Row) -> Prefill:
+        """Prepare a job, and return the prefill of its rollout. The row is the job's from now on."""
+        rollout = job.request.rollout
+        packed = job.packed or self.packer.pack(rollout)
+        count = len(packed.ids)
+        if count + 1 > self.context:
+            raise ContextError(
+                f"the rollout has {count} tokens and {self.name} takes {self.context}: {SHORTEN}"
+            )
+        known = row.keys if row.session == rollout.session else []
+        prefill = Prefill(self._model, self._cache, self.packer, self.frames, job, packed, known)
+        job.prepare(packed.ids, self._forbidden, self.packer.codec.decoder(), prefill.device)
+        row.job, row.session, row.keys = job, rollout.session, prefill.keys[: prefill.done]
+        return prefill
+
+    def _read_on(self, prefill: Prefill) -> None:
+        """Read a rollout to its end, or by one chunk if others decode. At its end, decode its first token."""
+        job = prefill.job
+        at = next(i for i, row in enumerate(self._rows) if row.job is job)
+        row = self._rows[at]
+        try:
+            # What was read stays in the row if the caller has gone.
+            logits = None if job.cancelled else self._advance(prefill, at)
+        except Exception as e:
+            self._reading = None
+            self._rows[at] = Row()  # it may be half-written
             job.emit(self._to_reasoner_error(e))
             return
-        row.job = job
+        row.keys = prefill.keys[: prefill.done]
+        if job.cancelled:
+            self._reading = None
+            self._release(row)
+        if logits is None or job.cancelled:
+            return
+        self._reading = None
+        row.position = prefill.next_position
+        self._move(at, self._active)  # next to the active rows
         self._active += 1
         self._accept_or_fail(row, logits)
         self._retire_rows()
 
-    def _prefill(self, row: Row, packed: Packed, job: Job) -> torch.Tensor:
-        """Read the new part of a rollout into its row. Return the logits, `(vocabulary,)`."""
-        import torch
-
-        keys = packed.keys()
-        session = job.request.rollout.session
-        known = row.keys if row.session == session else []
-        start = count_known_tokens(known, keys, frame_spans(packed, self.packer.merge))
-        repeated = max(0, min(len(known), len(keys)) - start)
-        job.done = Done(StopReason.EOS, prefilled=len(keys) - start, cached=start, repeated=repeated)
-        prefill = Prefill(
-            self._model,
-            self._cache,
-            self._active,
-            packed,
-            image=self.packer.image_token_id,
-            merge=self.packer.merge,
-            patches=lambda new: self.packer.patches(
-                [packed.images[i] for i in new], self.frames, job.patches
-            ),
-        )
-        logits, row.position = prefill.read(start)
-        row.session = session
-        row.keys = keys
-        forbidden = torch.tensor(self._forbidden, dtype=torch.long, device=logits.device)
-        prompt = torch.tensor(packed.ids, dtype=torch.long, device=logits.device)
-        job.sampler = TokenSampler(job.request.sampling, forbidden, prompt)
-        job.decode = self.packer.codec.decoder()
-        return logits
+    def _advance(self, prefill: Prefill, at: int) -> torch.Tensor | None:
+        return prefill.advance(at, self._chunk if self._active else None)
 
     def _step(self) -> None:
         """Decode one token for every active row, in parts if memory does not hold all rows at once."""
@@ -369,9 +365,13 @@ class TransformersReasoner(Reasoner):
         stop = StopReason.EOS if row.pending in self._ends else self._write(row, job)
         if job.cancelled or stop:
             job.emit(replace(job.done, stop=stop or StopReason.LENGTH, decoded=len(job.written)))
-            row.job = None
-            self._clock += 1
-            row.used = self._clock
+            self._release(row)
+
+    def _release(self, row: Row) -> None:
+        """End the use of a row by its job; its tokens stay."""
+        row.job = None
+        self._clock += 1
+        row.used = self._clock
 
     def _write(self, row: Row, job: Job) -> StopReason | None:
         """Emit the text of the row's new token. Return the reason if decoding stops there, else None."""

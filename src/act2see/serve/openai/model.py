@@ -21,9 +21,9 @@ from act2see.graphs.sections import ReasonerConfig
 from act2see.serve.openai.rollout import ChatPrompt, RequestPictures
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, StopStrings, TextPart
 
-PATCH_CACHE = 64 << 20
+PATCH_CACHE = 16 << 20
 """Bytes of patches that the server keeps. A chat's pictures are already in its row of the cache when it comes
-back, so patches would only fill the memory."""
+back, so patches would only fill the memory: of all that grows under load, they grow the longest."""
 _MAX_CHARACTERS = 16  # an upper bound of the average characters per token, in any text that people write
 
 

@@ -23,7 +23,7 @@ from act2see.errors import VideoError
 from act2see.tools.runtime.files import replacing_file
 
 log = logging.getLogger(__name__)
-FRAMES = 2
+FRAMES = 3
 """Raise this when a fix changes which frame comes at a time, or its pixels: what was cached is wrong then."""
 
 _LARGE = 64 << 20  # bytes: digests of larger files are kept

@@ -4,17 +4,19 @@
   colour would show, which is mostly black, and black writing would vanish. They are laid on white before they
   are resized, so that hidden colours do not bleed into edges.
 - HDR (PQ and HLG) is mapped to the range and the colours of an ordinary screen: white is 203 cd/m² (ITU-R
-  BT.2408), and a smooth shoulder (FFmpeg's `mobius`) makes room for highlights up to 1,000 cd/m². It is
-  computed here, so that the picture does not depend on the version of swscale.
+  BT.2408), and a smooth shoulder (FFmpeg's `mobius`) makes room for highlights: up to what the file says to
+  be its brightest (MaxCLL, else the maximum of the mastering display, in the order of FFmpeg's `tonemap`),
+  or up to 1,000 cd/m². It is computed here, so that the picture does not depend on the version of swscale.
 - If the aspect ratio changes in mid-stream, a picture keeps its own and gets black bars.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 _PQ, _HLG = 16, 18  # transfer characteristics, ITU-T H.273
 _BT709 = 1  # colour primaries
 _WHITE = 203.0  # cd/m² of white
-_BRIGHTEST = 1000 / _WHITE  # what becomes the brightest value, in units of white
+_BRIGHTEST = 1000.0  # cd/m² that become the brightest value, if a file says nothing
+_MOST = 10_000.0  # cd/m², the most that PQ can say
 _KNEE = 0.75  # where the shoulder begins, in units of white
+_DIMMEST = 1.01  # the least that becomes the brightest value, in units of white
 _GAMMA = 2.4  # of an ordinary screen, ITU-R BT.1886
 _LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020's red, green and blue
 _TO_BT709 = np.array(
@@ -97,7 +101,12 @@ def render(
     if frame.color_trc in (_PQ, _HLG):
         deep = resize.reformat(frame, *inner, format="rgb48le", interpolation="BICUBIC")
         values = np.asarray(deep.to_ndarray(), np.uint16)
-        pixels = map_tones(values, hlg=frame.color_trc == _HLG, narrow=frame.color_primaries == _BT709)
+        pixels = map_tones(
+            values,
+            hlg=frame.color_trc == _HLG,
+            narrow=frame.color_primaries == _BT709,
+            brightest=find_brightest(frame),
+        )
     else:
         small = resize.reformat(frame, *inner, format="rgb24", interpolation="BICUBIC")
         pixels = np.asarray(small.to_ndarray(), np.uint8)
@@ -136,32 +145,56 @@ def opaque(image: Image.Image) -> Image.Image:
     return ground.convert("RGB")
 
 
-def map_tones(deep: NDArray[np.uint16], *, hlg: bool, narrow: bool = False) -> Pixels:
+def find_brightest(frame: VideoFrame) -> float:
+    """Return the brightest light of an HDR video in cd/m², as its metadata say; 1,000 if they do not.
+
+    PyAV gives the bytes of FFmpeg's `AVContentLightMetadata` (two integers, MaxCLL first) and of
+    `AVMasteringDisplayMetadata` (ten fractions, the last of which is the maximum, then two flags).
+    """
+    if frame.color_trc == _HLG:  # its light is relative to the screen, which has 1,000 cd/m² here
+        return _BRIGHTEST
+    content = display = 0.0
+    parts: Any = frame.side_data  # PyAV's types say that it yields strings
+    for data in parts:
+        raw = bytes(data)
+        if data.type.name == "CONTENT_LIGHT_LEVEL" and len(raw) >= 8:
+            content = float(struct.unpack_from("=I", raw)[0])
+        if data.type.name == "MASTERING_DISPLAY_METADATA" and len(raw) >= 88:
+            top, bottom, _, has_luminance = struct.unpack_from("=iiii", raw, 72)
+            display = top / bottom if has_luminance and bottom > 0 else 0.0
+    found = content or display
+    return min(found, _MOST) if found > 0 else _BRIGHTEST
+
+
+def map_tones(
+    deep: NDArray[np.uint16], *, hlg: bool, narrow: bool = False, brightest: float = _BRIGHTEST
+) -> Pixels:
     """Return an HDR picture in the range of an ordinary screen.
 
     Args:
         deep: `(height, width, 3)` RGB values of PQ or HLG, 0 to 65535.
         hlg: Whether they are HLG.
         narrow: Whether their colours are those of BT.709; else BT.2020.
+        brightest: What becomes the brightest value, in cd/m². White is never made brighter than it is.
 
     Returns:
         `(height, width, 3)` uint8 RGB of BT.709.
     """
     light = (_hlg_light() if hlg else _pq_light())[deep]  # in units of white
     if hlg:  # the scene's light becomes that of a screen of 1,000 cd/m² (BT.2100, gamma 1.2)
-        light *= np.maximum(light @ _LUMINANCE, 1e-6)[..., None] ** 0.2 * _BRIGHTEST
+        light *= np.maximum(light @ _LUMINANCE, 1e-6)[..., None] ** 0.2 * (_BRIGHTEST / _WHITE)
     if not narrow:
         light = light @ _TO_BT709.T
     # The brightest of the three colours is mapped, and the others with it, so that hues stay.
     peak = np.maximum(light.max(-1, keepdims=True), 1e-6)
-    light *= _lower_highlights(peak) / peak
+    light *= _lower_highlights(peak, max(brightest / _WHITE, _DIMMEST)) / peak
     values: Pixels = np.rint(255 * np.clip(light, 0, 1) ** (1 / _GAMMA)).astype(np.uint8)
     return values
 
 
-def _lower_highlights(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Map 0 to `_BRIGHTEST` smoothly to 0 to 1, without a change below the knee."""
-    j, top = _KNEE, _BRIGHTEST
+def _lower_highlights(light: NDArray[np.float32], top: float) -> NDArray[np.float32]:
+    """Map 0 to `top` smoothly to 0 to 1, without a change below the knee."""
+    j = _KNEE
     a = -j * j * (top - 1) / (j * j - 2 * j + top)
     b = (j * j - 2 * j * top + top) / (top - 1)
     above = np.clip(light, j, top)

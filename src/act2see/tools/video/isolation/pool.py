@@ -132,9 +132,7 @@ class Decoders:
             child.kill()
 
     def renew(self) -> None:
-        """In a forked process, leave the children to the parent."""
-        for child in self._children():
-            child.forget()
+        """In a forked process, leave the children to the parent; each closes its pipe here by itself."""
         for reading in (*self._paused, *self._busy):
             reading.take(None)
         self._changed = threading.Condition()
@@ -192,12 +190,12 @@ class Decoders:
                 child.kill()
                 child = None
             lent = child or Child(self.limits)
+            reading.take(lent)
         except BaseException:
             with self._changed:
                 self._busy.pop(reading, None)
                 self._changed.notify()
             raise
-        reading.take(lent)
         return lent
 
     def _take_idle(self) -> Child | None:

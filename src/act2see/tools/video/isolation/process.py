@@ -2,6 +2,10 @@
 
 It is started as a new program (no fork: this process has threads and models), and knows neither the keys in
 the environment nor the files that are open here. What it sends is checked: it has read a stranger's file.
+
+Nothing here waits without an end. A step has one time for all its messages. While this process waits for a
+message, it looks whether the child still runs: the end of the pipe alone would not show it if some other
+process held the child's side. A message that stops in its middle, in either direction, ends the child.
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ import logging
 import mmap
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import Act2SeeError, ConfigError, VideoError
+from act2see.tools.runtime.forks import native, renew_after_fork
 from act2see.tools.video.isolation.messages import (
     END,
     ERROR,
@@ -51,7 +59,9 @@ _KEPT = ("PATH", "HOME", "TZ", "TMPDIR", "LANG", "LC_", "LD_", "DYLD_", "PYTHON"
 # One thread of BLAS, which is not used; few arenas of malloc, each of which takes address space.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 _START = 120.0  # seconds for a child to start: on a busy machine imports take long
-_GRACE = 2.0  # seconds for it to end
+_GRACE = 1.0  # seconds for it to end
+_LOOK = 0.5  # seconds between two looks whether it still runs
+_STALL = 10.0  # seconds that a message may stop in its middle
 _ERRORS: Mapping[str, Callable[[str], Exception]] = {
     "VideoError": VideoError,
     "ConfigError": ConfigError,
@@ -75,13 +85,15 @@ class Child:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        memory = _make_memory()
-        try:
-            self._shared = mmap.mmap(memory, ROOM)
-            self._pipe, self._process = _start(memory, limits)
-        finally:
-            os.close(memory)
-        self._working = False  # a request is not answered to its end
+        with native():  # a process that forked in here would hold both sides of the pipe
+            memory = _make_memory()
+            try:
+                self._shared = mmap.mmap(memory, ROOM)
+                self._pipe, self._process = _start(memory, limits)
+            finally:
+                os.close(memory)
+            renew_after_fork(self)
+        self._working = True  # something is asked and not answered to its end: here, whether it has started
         self._slots = self._length = 0
         self._shape = (0, 0, 3)
         try:
@@ -89,6 +101,7 @@ class Child:
         except Act2SeeError as e:
             self.kill()
             raise _cannot_start(str(e)) from e
+        self._working = False
         if unlimited:
             log.info("this system does not limit the %s of decoding processes", " and ".join(unlimited))
 
@@ -113,15 +126,18 @@ class Child:
         Args:
             kind: The kind of the message.
             path: The file that is decoded, for errors.
-            seconds: How long to wait.
+            seconds: How long to wait, log records included.
 
         Raises:
-            Lost: The child has ended, or was ended after that time.
+            Lost: The child has ended, or was ended after that time; or nothing was asked.
             VideoError, ConfigError, IndexError: The child reports this error.
         """
+        if not self._working:  # it would never come
+            raise Lost(f"{path} was not asked for in the process that decodes it: ask again")
+        end = time.monotonic() + seconds
         while True:
             try:
-                if not self._pipe.poll(seconds):
+                if not self._wait(end):
                     self.kill()
                     raise Lost(f"{path} was not decoded within {seconds:.0f} s: give a shorter part of it")
                 message = self._pipe.recv_bytes(LONGEST)
@@ -144,6 +160,18 @@ class Child:
                 logging.getLogger(str(name)).log(int(level), "%s", text)
             except (ValueError, KeyError, TypeError) as e:
                 raise self._broken(path) from e
+
+    def _wait(self, end: float) -> bool:
+        """Wait for a message. Return whether one has come before `end`. Raises `EOFError` without a child."""
+        while True:
+            left = end - time.monotonic()
+            alive = self.alive  # before the pipe is read: the last message may come just before the end
+            if self._pipe.poll(min(_LOOK, max(left, 0.0))):
+                return left > 0
+            if not alive:
+                raise EOFError
+            if left <= 0:
+                return False
 
     def read_facts(self, path: str, seconds: float) -> tuple[Mapping[str, Any], NDArray[np.float64]]:
         """Return the answer to a request for facts: they, and the times of the frames.
@@ -195,13 +223,14 @@ class Child:
 
         Args:
             path: The file that is decoded.
-            seconds: How long the child may need for the frame under way.
+            seconds: How long the child may need for the frame under way, and those before it.
         """
+        end = time.monotonic() + seconds
         try:
             if self._working:
                 self._send(STOP, path)
             while self._working:
-                self.receive(FRAME, path, seconds)
+                self.receive(FRAME, path, max(end - time.monotonic(), 0.0))
         except (Act2SeeError, IndexError):
             pass  # it has failed, and is free unless that ended it
         return self.alive
@@ -218,7 +247,7 @@ class Child:
         self._process.wait()
         self._close()
 
-    def forget(self) -> None:
+    def renew(self) -> None:
         """In a forked process: leave the child to the parent."""
         self._process.returncode = 0  # it is not ours to wait for
         self._close()
@@ -285,9 +314,10 @@ def _start(memory: int, limits: Limits) -> tuple[Connection, subprocess.Popen[by
 
 def _pipe() -> tuple[int, int]:
     """Return the descriptors of both ends of a pipe for both directions."""
-    import socket
-
     ours, theirs = socket.socketpair()
+    stall = struct.pack("ll", int(_STALL), int(_STALL % 1 * 1e6))
+    for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        ours.setsockopt(socket.SOL_SOCKET, limit, stall)
     return ours.detach(), theirs.detach()
 
 
