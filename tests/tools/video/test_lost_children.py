@@ -130,6 +130,15 @@ def test_a_child_that_never_answers_is_ended(
     assert not child.alive
 
 
+def test_a_child_that_was_ended_here_did_not_run_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    start(monkeypatch, LIGHT + "time.sleep(600)")
+    child = Child(Limits())
+    child._working = True
+    child.kill()
+    with pytest.raises(Lost, match="made the decoder end"):
+        child.receive(b"F", "clip.mp4", 30)
+
+
 def test_frames_without_an_end_do_not_hold_who_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     start(monkeypatch, LIGHT + "while True: send(b'F')")
     child = Child(Limits())

@@ -93,6 +93,7 @@ class Child:
             finally:
                 os.close(memory)
             renew_after_fork(self)
+        self._killed = False  # by us
         self._working = True  # something is asked and not answered to its end: here, whether it has started
         self._slots = self._length = 0
         self._shape = (0, 0, 3)
@@ -243,6 +244,7 @@ class Child:
 
     def kill(self) -> None:
         """End the child now."""
+        self._killed |= self.alive
         self._process.kill()
         self._process.wait()
         self._close()
@@ -273,7 +275,7 @@ class Child:
             self._process.wait(_GRACE)
         code = self._process.poll()
         self.kill()
-        if code is None or code >= 0:
+        if self._killed or code is None or code >= 0:
             return Lost(f"{path} made the decoder end: copy or download it again")
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         if name == "SIGXCPU":
