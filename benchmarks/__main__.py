@@ -48,6 +48,7 @@ NAMES = (
     "containers",
     "faults",
     "load",
+    "load_langgraph",
     "chunks",
     "files",
     "evaluation",
