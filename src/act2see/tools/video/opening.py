@@ -5,6 +5,7 @@ Every error of FFmpeg becomes a `VideoError` here, also those of later steps, wh
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -64,11 +65,20 @@ def open_container(path: str, number: int | None = None) -> Iterator[tuple[Input
             yield container, stream
         except av.error.FFmpegError as e:  # of any step between here and the picture
             why = e.strerror or type(e).__name__
-            advice = "copy or download it again, or convert it to H.264" if is_of_file(e) else "ask again"
-            raise VideoError(f"FFmpeg cannot read {path} ({why}): {advice}") from e
+            raise VideoError(f"FFmpeg cannot read {path} ({why}): {_advise(e)}") from e
         except (ValueError, MemoryError) as e:  # of PyAV itself
             why = str(e) or type(e).__name__
             raise VideoError(f"{path} cannot be read ({why}): ask again, or convert it to H.264") from e
+
+
+def _advise(error: FFmpegError) -> str:
+    if is_of_file(error):
+        return "copy or download it again, or convert it to H.264"
+    if error.errno == errno.ENOMEM:  # a damaged file may ask for more than any machine has
+        return (
+            "ask again; if this is said again, the file is damaged: copy or download it again"
+        )
+    return "ask again"
 
 
 def _open(path: str) -> InputContainer:
