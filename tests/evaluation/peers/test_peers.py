@@ -160,6 +160,12 @@ def test_peers_share_the_models_and_differ_in_their_hash(config: Config, parts: 
     assert config.hash not in hashes
 
 
+def test_key_frames_are_inserted_however_little_they_match(config: Config, parts: Parts) -> None:
+    adapted, _ = adapt_peer("inserted-frames", config, parts=parts, frames=3)
+    assert adapted.tools["retrieve"].options == {"top_k": 3, "no_match": -1.0}  # the least cosine
+    assert adapted.budget.calls == 1
+
+
 def test_uniform_frames_are_twice_as_many_by_default(config: Config, parts: Parts) -> None:
     view = adapt_peer("uniform-frames", config, parts=parts)[0].view
     assert (view.fps, view.max_frames, view.choose) == (2.0, 24, "evenly")

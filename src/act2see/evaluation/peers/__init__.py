@@ -158,10 +158,15 @@ def _spread_frames(adapted: Config, frames: int | None) -> Config:
 
 
 def _insert_frames(adapted: Config, settings: Config, own: Parts, frames: int) -> tuple[Config, Parts]:
-    """Give the graph one call of `retrieve`, which the rule makes, and of which the model knows nothing."""
+    """Give the graph one call of `retrieve`, which the rule makes, and of which the model knows nothing.
+
+    Key frames are always inserted, so the best ones come however little they match.
+    """
     tag = _retrieving_tag(settings)
     tool = settings.tools.get(tag) or ToolConfig(use="retrieve")
-    tool = tool.model_copy(update={"options": {**tool.options, "top_k": frames}, "approve": False})
+    tool = tool.model_copy(
+        update={"options": {**tool.options, "top_k": frames, "no_match": -1.0}, "approve": False}
+    )
     made = make_tool(tool.use, tag, tool.options, own.resources, settings.folder)
     reasoner = InsertedFrames(own.reasoner, tag, made.usage, settings.reasoner.prompt_style, adapted.budget)
     budget = adapted.budget.model_copy(update={"calls": 1})
