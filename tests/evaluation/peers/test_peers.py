@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from act2see.agent.reasoners.base import Delta, Done, Request, WrappedReasoner
-from act2see.errors import ConfigError
-from act2see.evaluation.peers import PEERS, adapt_peer, create_peer
+from act2see.errors import BenchmarkError, ConfigError
+from act2see.evaluation.peers import PEERS, adapt_peer, captions, create_peer
+from act2see.evaluation.peers.arms import PeerArm, find_way, make_arm
 from act2see.evaluation.peers.captions import CaptionSearch
-from act2see.graphs.ask import create_act2see
+from act2see.graphs.ask import AskBuilder, create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.run import aask
@@ -85,17 +86,6 @@ async def test_chain_of_thought_has_the_initial_frames_alone(
     assert "Tools: none." in read[0]
 
 
-async def test_uniform_frames_are_spread_over_the_clip(
-    config: Config, parts: Parts, clip: Path, item: Item
-) -> None:
-    trace, _ = await ask("uniform-frames", config, parts, clip, item, frames=9, tokens=20)
-    # The middles of nine equal parts of 6 s, at the 12 frames a second of the clip.
-    assert [round(frame.seconds, 2) for frame in trace.initial] == [
-        0.33, 1.0, 1.67, 2.33, 3.0, 3.67, 4.33, 5.0, 5.67
-    ]  # fmt: skip
-    assert not trace.calls
-
-
 async def test_frames_are_inserted_without_a_tag_that_the_model_sees(
     config: Config, parts: Parts, clip: Path, item: Item
 ) -> None:
@@ -110,32 +100,24 @@ async def test_frames_are_inserted_without_a_tag_that_the_model_sees(
     assert f"{first.text}<frame>" in read[1]
 
 
-async def test_cited_frames_are_numbered(config: Config, parts: Parts, clip: Path, item: Item) -> None:
-    trace, read = await ask("cited-frames", config, parts, clip, item, tokens=20)
-    assert "Frame1: <0.0 seconds>" in read[0]
-    assert "Frame6: <5.0 seconds>" in read[0]
-    assert "Frame7" not in read[0]
-    assert not trace.calls
-
-
 async def test_the_searching_agent_reads_captions_and_sees_one_frame(
-    config: Config, parts: Parts, clip: Path, item: Item
+    config: Config, parts: Parts, clip: Path, item: Item, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(captions, "_TOKENS", 40)  # the beginning of each caption is enough
     recording = Recording(parts)
     adapted, own = adapt_peer(
         "caption-search", config, parts=replace(parts, reasoner=recording), clip_seconds=4.0
     )
     trace = await aask(create_act2see(adapted, parts=own), clip, item.text, item.options)
     assert len(trace.shown) == 1
-    [reply] = [s for s in trace.segments if isinstance(s, Frames)]
+    reply = next(s for s in trace.segments if isinstance(s, Frames))
     assert not reply.frames
     lines = reply.note.splitlines()
     assert [line.partition("]")[0] for line in lines] == [
         "[From 0.0 to 3.7 seconds",
         "[From 4.0 to 5.7 seconds",
     ]
-    # The blink, at 0.33 s, is in the caption: the captioner sees 3 frames a second.
-    assert "lit triangle glowing red" in lines[0]
+    assert "center ring orange, east cross green" in lines[0]
     search = own.tools["retrieve"]
     assert isinstance(search, CaptionSearch)
     assert [*search.tokens] == [trace.video.digest]
@@ -176,3 +158,30 @@ def test_an_unknown_peer_and_no_frames_are_refused(config: Config, parts: Parts)
         create_peer("gemini", config, parts=parts)
     with pytest.raises(ConfigError, match="at least one frame, not 0"):
         create_peer("uniform-frames", config, parts=parts, frames=0)
+
+
+def test_an_arm_keeps_the_number_of_frames_that_a_benchmark_shows(config: Config, parts: Parts) -> None:
+    def shown(way: str, frames: int | None, of_benchmark: int | None) -> tuple[int | None, int]:
+        arm = PeerArm(way, config, parts=parts, frames=frames)
+        builder = arm._graph(of_benchmark).builder
+        assert isinstance(builder, AskBuilder)
+        view = builder.config.view
+        return view.frames, view.max_frames
+
+    assert shown("chain-of-thought", None, 3) == (3, 3)
+    assert shown("cited-frames", None, None) == (None, 12)
+    assert shown("uniform-frames", None, 3) == (6, 6)  # twice as many
+    assert shown("uniform-frames", 9, 3) == (9, 9)  # the budget of the question goes first
+    assert shown("caption-search", None, 3) == (1, 1)
+
+
+def test_ways_are_found_by_the_beginnings_of_their_names(config: Config) -> None:
+    assert find_way("cited") == "cited-frames"
+    arm = make_arm(config, "caption", "board")
+    assert (arm.name, arm.config.tools["retrieve"].options) == (
+        "micro-caption-search",
+        {"clip_seconds": 2.0},
+    )
+    assert make_arm(config).config == config
+    with pytest.raises(BenchmarkError, match=r"no way of working 'c' .known: chain-of-thought, "):
+        find_way("c")
