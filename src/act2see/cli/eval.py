@@ -58,7 +58,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="WAY",
-            help="A rival way of working with the same models, such as cited-frames or uniform-frames.",
+            help="Another way of working: cited-frames, uniform-frames, ... (docs/evaluation.md).",
         ),
     ] = None,
     limit: Annotated[

@@ -17,11 +17,9 @@ from act2see.graphs.ask import AskBuilder, create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.run import aask
-from act2see.graphs.state import AskContext
 from act2see.micro.questions import Item, make_item
 from act2see.micro.world import write_clip
 from act2see.trace.record import Frames, Text
-from act2see.trace.trace import Trace
 
 
 class Recording(WrappedReasoner):
@@ -58,38 +56,14 @@ def clip(item: Item, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def ask(
-    name: str,
-    config: Config,
-    parts: Parts,
-    clip: Path,
-    item: Item,
-    frames: int | None = None,
-    tokens: int | None = None,
-) -> tuple[Trace, list[str]]:
-    """Return the trace of a peer, and what the model read at each visit. `tokens` keeps the chain short."""
-    recording = Recording(parts)
-    graph = create_peer(name, config, parts=replace(parts, reasoner=recording), frames=frames)
-    trace = await aask(graph, clip, item.text, item.options, context=AskContext(max_tokens=tokens))
-    assert trace.answer is not None
-    assert not trace.refused
-    assert Trace.from_json(trace.to_json(), "the trace") == trace
-    return trace, recording.read
-
-
-async def test_chain_of_thought_has_the_initial_frames_alone(
-    config: Config, parts: Parts, clip: Path, item: Item
-) -> None:
-    trace, read = await ask("chain-of-thought", config, parts, clip, item, tokens=20)
-    assert [frame.seconds for frame in trace.initial] == [0, 1, 2, 3, 4, 5]
-    assert not trace.calls
-    assert "Tools: none." in read[0]
-
-
 async def test_frames_are_inserted_without_a_tag_that_the_model_sees(
     config: Config, parts: Parts, clip: Path, item: Item
 ) -> None:
-    trace, read = await ask("inserted-frames", config, parts, clip, item, frames=2)
+    recording = Recording(parts)
+    graph = create_peer("inserted-frames", config, parts=replace(parts, reasoner=recording), frames=2)
+    trace, read = await aask(graph, clip, item.text, item.options), recording.read
+    assert trace.answer is not None
+    assert [frame.seconds for frame in trace.initial] == [0, 1, 2, 3, 4, 5]
     [call] = trace.calls
     assert call.query == item.text
     assert isinstance(first := trace.segments[0], Text)

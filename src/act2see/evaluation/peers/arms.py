@@ -11,11 +11,14 @@ from act2see.errors import BenchmarkError
 from act2see.evaluation.asking import Arm, GraphArm
 from act2see.evaluation.peers import PEERS, adapt_peer
 from act2see.evaluation.peers.captions import CaptionSearch
+from act2see.evaluation.peers.gemini import GeminiArm
 from act2see.graphs.ask import Graph
 from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, build_parts
 
-WAYS = (*PEERS,)
+GEMINI = "gemini-agentic"
+"""The agentic video mode of a provider, which is no peer: other weights, its own frames, its own budget."""
+WAYS = (*PEERS, GEMINI)
 """The ways of working by name, beside that of the preset itself."""
 CLIP_SECONDS = 10.0
 """The clips that `caption-search` captions, as in Deep Video Discovery."""
@@ -81,8 +84,11 @@ def make_arm(config: Config, way: str | None = None, benchmark: str = "") -> Arm
     """
     if way is None:
         return GraphArm(config)
+    way = find_way(way)
+    if way == GEMINI:
+        return GeminiArm(config, name_arm(config, way))
     seconds = SHORT_CLIP_SECONDS if benchmark == "board" else CLIP_SECONDS
-    return PeerArm(find_way(way), config, clip_seconds=seconds)
+    return PeerArm(way, config, clip_seconds=seconds)
 
 
 def find_way(way: str) -> str:
