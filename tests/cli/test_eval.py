@@ -50,6 +50,19 @@ def test_the_board_benchmark_runs_offline_with_micro(run: Run, tmp_path: Path) -
     assert "holds another run (config" in refused
 
 
+def test_a_rival_way_of_working_is_a_run_as_any_other(run: Run, own: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "cited")
+    shown = run("eval", own, "--way", "cited", "--no-pictures", *out).output
+    assert "own, micro-cited-frames: " in shown
+    [line] = read_questions(tmp_path / "cited")
+    assert (line.arm, line.calls.all, line.frames) == ("micro-cited-frames", 0, line.initial_frames)
+    assert "1 of 1 questions have answers already" in run("eval", own, "--way", "cited-frames", *out).output
+    refused = run("eval", own, "--way", "chain", *out, code=2).output
+    assert "holds another run (arm 'micro-cited-frames', not 'micro-chain-of-thought')" in refused
+    refused = run("eval", own, "--way", "c", *out, code=2).output
+    assert "there is no way of working 'c' (known: chain-of-thought, " in refused
+
+
 def test_ones_own_questions(run: Run, own: Path, tmp_path: Path) -> None:
     row = json.loads(own.read_text())
     absent = row | {"id": "other", "video": "gone.mp4"}

@@ -21,6 +21,8 @@ from act2see.evaluation.keeping import RunFolder
 from act2see.evaluation.records import QUESTIONS, RunRecord, read_questions, read_run
 from act2see.evaluation.samples import Sample
 from act2see.evaluation.summary import describe
+from act2see.graphs.config import load_config
+from act2see.micro.study.peers import Study
 from act2see.trace.record import Answer
 from act2see.trace.trace import Trace
 from tests.evaluation import records as r
@@ -366,3 +368,15 @@ def test_the_logs_of_inspect_show_what_was_said(tmp_path: Path) -> None:
         "A",
         "traces/q00000-1164c917-s0.json",
     )
+
+
+def test_a_study_of_peers_has_a_run_for_each_way_and_does_not_ask_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    study = Study(make_suite(8), load_config("micro"), tmp_path / "study")
+    for _ in range(2):
+        found = study.ask(InstantArm(log))
+        assert (found.name, list(found.scores.values()), found.tokens) == ("instant", [1, 0] * 4, 14)
+        assert found.weights["reasoner"].startswith("micro:vlm@")
+        assert (found.cited, found.caption_tokens) == (0, [])
+    assert len(log.read_text().splitlines()) == 8
+    assert read_run(tmp_path / "study/instant").state == "finished"

@@ -54,12 +54,21 @@ def evaluate(
     ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
+    way: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WAY",
+            help="Another way of working: cited-frames, uniform-frames, ... (docs/evaluation.md).",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Ask only so many questions, drawn evenly from all.")
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option("--out", metavar="RUN", help="The folder of the run. Default: runs/BENCHMARK-PRESET."),
+        typer.Option(
+            "--out", metavar="RUN", help="The folder of the run. Default: runs/BENCHMARK-PRESET-WAY."
+        ),
     ] = None,
     missing: Annotated[
         Missing | None,
@@ -107,6 +116,7 @@ def evaluate(
     from act2see.errors import BenchmarkError
     from act2see.evaluation.harness import Options
     from act2see.evaluation.inspecting import load_inspect
+    from act2see.evaluation.peers.arms import name_arm
 
     if listing:
         _list_needs(preset or "paper")
@@ -127,9 +137,10 @@ def evaluate(
         retries=retries,
         pictures=pictures,
     )
+    arm_name = name_arm(chosen, way)  # a wrong name is found before the benchmark is read
     found = find_suite(benchmark, data, videos, limit)
-    folder = to or Path("runs") / f"{found.suite.benchmark}-{chosen.name}"
-    _run(found, chosen, options, folder, diagnosis)
+    folder = to or Path("runs") / f"{found.suite.benchmark}-{arm_name}"
+    _run(found, chosen, way, options, folder, diagnosis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +184,15 @@ def find_suite(benchmark: str, data: str | None, videos: Path | None, limit: int
     return Found(load_benchmark(name, source, videos, missing="wrong"), source)
 
 
-def _run(found: Found, config: Config, options: Options, folder: Path, diagnosis: bool) -> None:
+def _run(
+    found: Found, config: Config, way: str | None, options: Options, folder: Path, diagnosis: bool
+) -> None:
     """Ask all questions, print the table, and diagnose the run if that is wanted."""
-    from act2see.evaluation.asking import GraphArm
     from act2see.evaluation.harness import open_evaluation
+    from act2see.evaluation.peers.arms import make_arm
     from act2see.evaluation.summary import describe
 
-    arm = GraphArm(config)
+    arm = make_arm(config, way, found.suite.benchmark)
     evaluation = open_evaluation(found.suite, arm, options, folder, found.source)
     try:
         _say_missing(evaluation)

@@ -35,6 +35,7 @@ def _register(name: str) -> Callable[..., Task]:
     def benchmark(
         data: str | None = None,
         preset: str = "micro",
+        way: str | None = None,
         limit: int | None = None,
         out: str | None = None,
         missing: Any = None,
@@ -43,17 +44,18 @@ def _register(name: str) -> Callable[..., Task]:
         judge: str | None = None,
     ) -> Task:
         from act2see.cli.eval import find_suite, make_judge
-        from act2see.evaluation.asking import GraphArm
         from act2see.evaluation.harness import Options, open_evaluation
         from act2see.evaluation.inspecting import make_task
+        from act2see.evaluation.peers.arms import make_arm, name_arm
         from act2see.graphs.config import load_config
 
         named = data if name == "own" and data else name
         found = find_suite(named, None if named == data else data, None, limit)
         config = load_config(preset)
         options = Options(seed=seed, shuffle=shuffle, limit=limit, missing=missing, judge=make_judge(judge))
-        folder = Path(out or f"runs/{name}-{config.name}")
-        evaluation = open_evaluation(found.suite, GraphArm(config), options, folder, found.source)
+        folder = Path(out or f"runs/{name}-{name_arm(config, way)}")
+        arm = make_arm(config, way, found.suite.benchmark)
+        evaluation = open_evaluation(found.suite, arm, options, folder, found.source)
         made: Task = make_task(evaluation)
         return made
 
