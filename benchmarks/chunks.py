@@ -82,7 +82,7 @@ def run(quick: bool = False) -> dict[str, Any]:
             reasoner = TransformersReasoner.from_pretrained(
                 resolve_weights("micro:vlm"), _no_frames, chunk=chunk, forbidden=(), rows=8
             )
-            reasoner._ends = frozenset()  # the others must go on as long as the prompt is read
+            reasoner._ends = set()  # the others must go on as long as the prompt is read
             gaps, seconds, texts[name] = asyncio.run(_measure(reasoner))
             reasoner.close()
             worst[name] += gaps

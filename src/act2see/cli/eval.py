@@ -137,6 +137,8 @@ def evaluate(
         retries=retries,
         pictures=pictures,
     )
+    if diagnosis and way is not None:
+        raise BenchmarkError("only the graph has tools whose frames could be replaced: leave out --way")
     arm_name = name_arm(chosen, way)  # a wrong name is found before the benchmark is read
     found = find_suite(benchmark, data, videos, limit)
     folder = to or Path("runs") / f"{found.suite.benchmark}-{arm_name}"

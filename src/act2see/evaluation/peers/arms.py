@@ -57,7 +57,7 @@ class PeerArm(GraphArm):
 
     def caption_tokens(self, digest: str) -> int | None:
         """Return what the captions of a video cost; None if this arm wrote none."""
-        for tool in self._parts.tools.values():
+        for tool in self.parts.tools.values():
             if isinstance(tool, CaptionSearch):
                 return tool.tokens.get(digest)
         return None

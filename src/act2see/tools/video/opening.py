@@ -75,9 +75,7 @@ def _advise(error: FFmpegError) -> str:
     if is_of_file(error):
         return "copy or download it again, or convert it to H.264"
     if error.errno == errno.ENOMEM:  # a damaged file may ask for more than any machine has
-        return (
-            "ask again; if this is said again, the file is damaged: copy or download it again"
-        )
+        return "ask again; if this is said again, the file is damaged: copy or download it again"
     return "ask again"
 
 
