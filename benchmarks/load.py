@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,20 +257,26 @@ def run(quick: bool = False, seconds: float | None = None, clients: int = CLIENT
     }
 
 
-def main() -> int:
+def main(name: str = "load", measured: Callable[..., dict[str, Any]] = run) -> int:
+    """Measure for as long as the command line says, and write the result of a quick run.
+
+    Args:
+        name: The benchmark.
+        measured: Its function, which takes `seconds` and `clients`.
+    """
     from benchmarks import machine
     from benchmarks.__main__ import save
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load")
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--seconds", type=float, default=QUICK)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     arguments = parser.parse_args()
     host = machine()
-    result = run(seconds=arguments.seconds, clients=arguments.clients)
-    result |= {"benchmark": "load", "quick": True, "seconds": arguments.seconds, "machine": host}
-    save("load", result, quick=True)
-    for name, goal in result["goals"].items():
-        print(f"{name}: {goal.get('highest')}{'' if goal['met'] in (None, True) else '  (missed)'}")
+    result = measured(seconds=arguments.seconds, clients=arguments.clients)
+    result |= {"benchmark": name, "quick": True, "seconds": arguments.seconds, "machine": host}
+    save(name, result, quick=True)
+    for what, goal in result["goals"].items():
+        print(f"{what}: {goal.get('highest')}{'' if goal['met'] in (None, True) else '  (missed)'}")
     print("\n".join((*result["errors"], *result["log"])))
     return int(any(goal["met"] is False for goal in result["goals"].values()))
 

@@ -14,7 +14,6 @@ run.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import random
@@ -32,7 +31,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from benchmarks import Goal, at_most, reported, require_weights
-from benchmarks.load import CLIENTS, QUICK, SECONDS, Counts, percentile, resident, slope
+from benchmarks.load import CLIENTS, QUICK, SECONDS, Counts, main, percentile, resident, slope
 
 ROOT = Path(__file__).parents[1]
 _CLIPS = 12
@@ -222,23 +221,5 @@ def run(quick: bool = False, seconds: float | None = None, clients: int = CLIENT
     }
 
 
-def main() -> int:
-    from benchmarks import machine
-    from benchmarks.__main__ import save
-
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load_langgraph")
-    parser.add_argument("--seconds", type=float, default=QUICK)
-    parser.add_argument("--clients", type=int, default=CLIENTS)
-    arguments = parser.parse_args()
-    host = machine()
-    result = run(seconds=arguments.seconds, clients=arguments.clients)
-    result |= {"benchmark": "load_langgraph", "quick": True, "machine": host}
-    save("load_langgraph", result, quick=True)
-    for name, goal in result["goals"].items():
-        print(f"{name}: {goal.get('highest')}{'' if goal['met'] in (None, True) else '  (missed)'}")
-    print("\n".join((*result["errors"], *result["log"])))
-    return int(any(goal["met"] is False for goal in result["goals"].values()))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("load_langgraph", run))
