@@ -60,12 +60,23 @@ class Mark(NamedTuple):
     empty: bool
     """Whether it starts with zeros, as parts of a file do that were never downloaded. A decoder may decode
     the rest by tables of packets before. Black pixels of lossless codecs are no such packets."""
+    palette: bool
+    """Whether a palette comes beside it."""
 
     @classmethod
     def of(cls, p: Packet[VideoStream]) -> Mark:
         """Return the mark of a packet."""
         times = p.pts, p.dts, p.duration or 0
-        return cls(*times, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt, _starts_empty(p))
+        return cls(
+            *times,
+            p.size,
+            p.pos,
+            p.is_keyframe,
+            p.is_discard,
+            p.is_corrupt,
+            _starts_empty(p),
+            p.has_sidedata("palette"),
+        )
 
 
 def _starts_empty(p: Packet[VideoStream]) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_side_data(frame: VideoFrame) -> dict[str, bytes]:
-    """Return the side data of a frame by the names of PyAV's `Type`. Kinds that PyAV does not know are left out.
+    """Return the side data of a frame by the names of PyAV's `Type`, without kinds that it does not know.
 
     A frame whose side data was read stays in memory until the next garbage collection: the two refer to each
     other.
