@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Formats that refer to other files or addresses, which an untrusted video must not make us open.
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub", "avisynth", "vapoursynth"})
-# Formats and codecs that draw any bytes as text, by the end of the file's name alone (.txt, .nfo, .ans). A list
-# of passwords would be a film, and under another name it would not.
+# Formats and codecs that draw any bytes as text, by the end of the file's name alone (.txt, .nfo, .ans). A
+# list of passwords would be a film, and under another name it would not.
 _TEXTS = frozenset({"adf", "bin", "idf", "tty", "xbin"})
 _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
 # First bytes of the common playlists.

@@ -30,8 +30,8 @@ _LOSSY = 2  # FFmpeg's AV_CODEC_PROP_LOSSY
 UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
 
-# Numbers of errors that say nothing about the file: they pass, and the same file can be read afterwards. EPERM
-# is none of them: it is -1, which many parts of FFmpeg return for damage.
+# Numbers of errors that say nothing about the file: they pass, and the same file can be read afterwards.
+# EPERM is none of them: it is -1, which many parts of FFmpeg return for damage.
 _PASSING = "EACCES EAGAIN ECONNRESET EINTR EMFILE ENFILE ENOMEM ENOSPC ESTALE ETIMEDOUT"
 _NOT_OF_FILE = {getattr(errno, name) for name in _PASSING.split() if hasattr(errno, name)}
 
