@@ -39,13 +39,29 @@ def invalid() -> Exception:
     return av.error.InvalidDataError(code, "invalid data", "clip.mp4")
 
 
+def no_permission() -> Exception:
+    error: Exception = av.error.PermissionError(errno.EPERM, os.strerror(errno.EPERM), "clip.mp4")
+    return error
+
+
 def reached() -> None:
     pass
 
 
 def test_errors_of_the_machine_and_of_the_file_are_told_apart() -> None:
-    made: Any = [no_memory(), invalid()]
-    assert [is_of_file(error) for error in made] == [False, True]
+    made: Any = [no_memory(), invalid(), no_permission()]
+    assert [is_of_file(error) for error in made] == [False, True, True]
+
+
+@pytest.mark.parametrize("step", ["open", "demux", "decode"])
+def test_what_ffmpeg_calls_not_permitted_is_damage(tmp_path: Path, step: str) -> None:
+    video = write_video(tmp_path / "clip.avi", TIMES, codec="mpeg4")
+    with (
+        in_av(None, reached, step=step, make=no_permission, at=1, lasting=True),
+        pytest.raises(VideoError) as caught,
+    ):
+        open_video(video)
+    assert "ask again" not in str(caught.value)
 
 
 @pytest.mark.parametrize("step", ["open", "demux", "decode", "reformat"])

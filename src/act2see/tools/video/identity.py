@@ -23,7 +23,7 @@ from act2see.errors import VideoError
 from act2see.tools.runtime.files import replacing_file
 
 log = logging.getLogger(__name__)
-FRAMES = 3
+FRAMES = 4
 """Raise this when a fix changes which frame comes at a time, or its pixels: what was cached is wrong then."""
 
 _LARGE = 64 << 20  # bytes: digests of larger files are kept
@@ -150,7 +150,7 @@ def _hash(path: str, part: str) -> str:
 
 
 def decoding(decoder: str) -> str:
-    """Return the name of a way of decoding, for the keys of what is cached: `2-pyav18.1.0`.
+    """Return the name of a way of decoding, for the keys of what is cached: `4-pyav18.1.0`.
 
     It has the package's version, since wheels contain their own FFmpeg, and `FRAMES`.
     """

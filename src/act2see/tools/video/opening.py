@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Formats that refer to other files or addresses, which an untrusted video must not make us open.
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub", "avisynth", "vapoursynth"})
-# First bytes of the common ones.
+# Formats and codecs that draw any bytes as text, by the end of the file's name alone (.txt, .nfo, .ans). A
+# list of passwords would be a film, and under another name it would not.
+_TEXTS = frozenset({"adf", "bin", "idf", "tty", "xbin"})
+_TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
+# First bytes of the common playlists.
 _PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")
 
 
@@ -55,6 +59,8 @@ def open_container(path: str, number: int | None = None) -> Iterator[tuple[Input
             raise VideoError(
                 f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264"
             )
+        if stream.codec_context.name in _TEXT_CODECS:
+            raise VideoError(f"{path} contains text, not pictures: give a video file")
         width, height = stream.codec_context.width, stream.codec_context.height
         check_size(path, width, height)
         # The size may also change in mid-stream: FFmpeg then refuses the frame.
@@ -87,7 +93,7 @@ def _open(path: str) -> InputContainer:
     # pipe that never ends.
     options = {
         "protocol_whitelist": "file",
-        "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
+        "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS - _TEXTS)),
         # A name such as `p%03d.png` is that of one picture, not of a sequence.
         "pattern_type": "none",
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from act2see.tools.video.sidedata import read_side_data
 from act2see.tools.video.store import Pixels
 
 if TYPE_CHECKING:
@@ -36,10 +37,9 @@ def orientation(frame: VideoFrame) -> tuple[Upright, bool]:
 
     Angles other than quarter turns are ignored.
     """
-    # The matrix is read from a small copy: a frame and its side data refer to each other, which would keep
-    # the picture in memory until the next garbage collection.
-    matrix: Any = frame.reformat(16, 16, format="rgb24").side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
+    # The matrix is read from a small copy, which may stay in memory for a while.
+    matrix = read_side_data(frame.reformat(16, 16, format="rgb24")).get("DISPLAYMATRIX")
+    if matrix is not None and len(matrix) >= 36:
         a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = ax + cy, y' = bx + dy
         if a and d and not (b or c):
             return Upright(False, a < 0, d < 0), (a < 0) != (d < 0)

@@ -31,7 +31,8 @@ UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
 
 # Numbers of errors that say nothing about the file: they pass, and the same file can be read afterwards.
-_PASSING = "EACCES EAGAIN ECONNRESET EINTR EMFILE ENFILE ENOMEM ENOSPC EPERM ESTALE ETIMEDOUT"
+# EPERM is none of them: it is -1, which many parts of FFmpeg return for damage.
+_PASSING = "EACCES EAGAIN ECONNRESET EINTR EMFILE ENFILE ENOMEM ENOSPC ESTALE ETIMEDOUT"
 _NOT_OF_FILE = {getattr(errno, name) for name in _PASSING.split() if hasattr(errno, name)}
 
 
@@ -60,12 +61,23 @@ class Mark(NamedTuple):
     empty: bool
     """Whether it starts with zeros, as parts of a file do that were never downloaded. A decoder may decode
     the rest by tables of packets before. Black pixels of lossless codecs are no such packets."""
+    palette: bool
+    """Whether a palette comes beside it."""
 
     @classmethod
     def of(cls, p: Packet[VideoStream]) -> Mark:
         """Return the mark of a packet."""
         times = p.pts, p.dts, p.duration or 0
-        return cls(*times, p.size, p.pos, p.is_keyframe, p.is_discard, p.is_corrupt, _starts_empty(p))
+        return cls(
+            *times,
+            p.size,
+            p.pos,
+            p.is_keyframe,
+            p.is_discard,
+            p.is_corrupt,
+            _starts_empty(p),
+            p.has_sidedata("palette"),
+        )
 
 
 def _starts_empty(p: Packet[VideoStream]) -> bool:

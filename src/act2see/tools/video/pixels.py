@@ -16,11 +16,12 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from act2see.tools.video.sidedata import read_side_data
 from act2see.tools.video.store import Pixels
 
 if TYPE_CHECKING:
@@ -154,14 +155,12 @@ def find_brightest(frame: VideoFrame) -> float:
     if frame.color_trc == _HLG:  # its light is relative to the screen, which has 1,000 cd/m² here
         return _BRIGHTEST
     content = display = 0.0
-    parts: Any = frame.side_data  # PyAV's types say that it yields strings
-    for data in parts:
-        raw = bytes(data)
-        if data.type.name == "CONTENT_LIGHT_LEVEL" and len(raw) >= 8:
-            content = float(struct.unpack_from("=I", raw)[0])
-        if data.type.name == "MASTERING_DISPLAY_METADATA" and len(raw) >= 88:
-            top, bottom, _, has_luminance = struct.unpack_from("=iiii", raw, 72)
-            display = top / bottom if has_luminance and bottom > 0 else 0.0
+    data = read_side_data(frame)
+    if len(raw := data.get("CONTENT_LIGHT_LEVEL", b"")) >= 8:
+        content = float(struct.unpack_from("=I", raw)[0])
+    if len(raw := data.get("MASTERING_DISPLAY_METADATA", b"")) >= 88:
+        top, bottom, _, has_luminance = struct.unpack_from("=iiii", raw, 72)
+        display = top / bottom if has_luminance and bottom > 0 else 0.0
     found = content or display
     return min(found, _MOST) if found > 0 else _BRIGHTEST
 

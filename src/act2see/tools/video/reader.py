@@ -283,11 +283,11 @@ def _probe(
         first = list(islice(frames, 1))
         coded = stream.codec_context.sample_aspect_ratio
         # Only the first frame stays in memory: eight of 8K take 400 MB.
-        packets = [frame.pts for frame in chain(first, frames)]
-        if first and table and _starts_with(table, packets):
+        seen = [(frame.pts, frame.pict_type) for frame in chain(first, frames)]
+        if table:
+            table = table.checked([pts for pts, _ in seen], [kind for _, kind in seen]) if first else None
+        if table:
             delay = picture_delay(container, stream, _first_stamp(table))
-        else:
-            table = None
     if table is None:
         table = scan(partial(open_container, path, number), path, reported=reported)
         with open_container(path, number) as (container, stream):
@@ -317,10 +317,6 @@ def _first_stamp(table: Table) -> int | None:
         return None
     stamp = int(table.starts[0, 0])
     return None if stamp == UNKNOWN else stamp
-
-
-def _starts_with(table: Table, packets: Sequence[int | None]) -> bool:
-    return bool(table.packets[: len(packets)].tolist() == packets)
 
 
 def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[np.float64]) -> list[int]:

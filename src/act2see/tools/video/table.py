@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
+from act2see.tools.video.keys import are_guessed, find_keys
 from act2see.tools.video.packets import UNKNOWN, Mark, Seen, decode_all, demux, is_of_file
 from act2see.tools.video.stamps import Line, straighten
 
@@ -45,7 +46,7 @@ class Table:
     packets: NDArray[np.int64]
     """Number of each frame's packet, `(frames,)`, counted from the start of the file."""
     keys: NDArray[np.int64]
-    """Numbers of the frames at which decoding can start, in order."""
+    """Numbers of the frames at which decoding can start, in order (`tools/video/keys.py`)."""
     starts: NDArray[np.int64]
     """PTS, DTS and position in the file of the packets of `keys`, `(keys, 3)`; `UNKNOWN` if there is none."""
     sizes: NDArray[np.int32]
@@ -54,6 +55,21 @@ class Table:
     """Numbers of damaged packets, in order. The frames after them depend on where decoding started."""
     decord: bool = False
     """Whether decord's frame numbers mean the same frames."""
+
+    def checked(self, packets: Sequence[int | None], kinds: Sequence[int]) -> Table | None:
+        """Return the table for a file whose first frames came from these packets; None if it is wrong.
+
+        Args:
+            packets: Numbers of the packets of the first frames.
+            kinds: The kinds of these frames.
+        """
+        if self.packets[: len(packets)].tolist() != packets:
+            return None
+        return self.from_start() if are_guessed(kinds, self.keys.tolist()) else self
+
+    def from_start(self) -> Table:
+        """Return the table for a file that can only be decoded from its first keyframe."""
+        return replace(self, keys=self.keys[:1], starts=self.starts[:1], decord=False)
 
 
 def read_table(container: InputContainer, stream: VideoStream) -> tuple[Table | None, bool]:
@@ -119,14 +135,14 @@ def scan(open_file: OpenFile, path: str, *, reported: bool = False) -> Table:
         path,
     )
     seen = Seen()
-    order: dict[int, None] = {}
+    order: dict[int, int] = {}
     bad: set[int] = set()
     with open_file() as (container, stream):
         stream.codec_context.thread_count = 1  # so that damage is concealed in the same way each time
         for frame in decode_all(container, stream, seen):
             if frame.pts is None:
                 continue
-            order[frame.pts] = None
+            order[frame.pts] = frame.pict_type
             if frame.is_corrupt:
                 bad.add(frame.pts)
         if not order:
@@ -137,7 +153,8 @@ def scan(open_file: OpenFile, path: str, *, reported: bool = False) -> Table:
         bad.update(seen.failed)
         bad.update(n for n, mark in enumerate(seen.marks) if mark.corrupt or mark.empty)
         shown = list(order)
-        return _make(stream, seen.marks, shown, _times(container, stream, seen.marks, shown), bad)
+        table = _make(stream, seen.marks, shown, _times(container, stream, seen.marks, shown), bad)
+        return table.from_start() if are_guessed(list(order.values()), table.keys.tolist()) else table
 
 
 def _missing_end(stream: VideoStream, marks: Sequence[Mark]) -> str:
@@ -299,7 +316,7 @@ def _make(
     # A wrong length in a header can end up in the last frame: ignore one longer than all frames before it.
     if not 0 < last <= max(60.0, float(seconds[-1])):
         last = usual
-    keys = [i for i, n in enumerate(order) if marks[n].key]
+    keys = find_keys(stream, marks, order)
     starts = [
         [UNKNOWN if x is None else x for x in (mark.pts, mark.dts, mark.place)]
         for mark in (marks[order[i]] for i in keys)
@@ -312,5 +329,5 @@ def _make(
         starts=np.array(starts, np.int64).reshape(-1, 3),
         sizes=np.array([mark.size for mark in marks], np.int32),
         bad=np.array(sorted(bad), np.int64),
-        decord=decord,
+        decord=decord and not any(mark.palette for mark in marks),
     )

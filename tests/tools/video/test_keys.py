@@ -1,0 +1,120 @@
+"""Keyframes at which decoding cannot start: what comes from the whole file is the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from tests.tools.videos import picture, write_video
+
+from act2see.tools.video.reader import open_video
+
+FRAMES = 30
+COLOURS = [(230, 255, 220), (30, 60, 200), (200, 30, 30)]
+
+
+def check(path: Path, frames: int = FRAMES) -> None:
+    """Check that every frame is that of a decoding of the whole file, however it is asked for."""
+    with av.open(str(path)) as container:
+        truth = [np.asarray(f.to_ndarray(format="rgb24"), int) for f in container.decode(video=0)]
+    assert len(truth) == frames
+    assert all(np.abs(a - b).mean() > 2 for a, b in pairwise(truth)), "frames are alike"
+    video = open_video(path)
+    assert video.frames == frames
+    asked: list[Sequence[int]] = [range(frames), *([i] for i in range(1, frames, 4)), [5, 13, 27]]
+    for indices in asked:
+        for i, _, pixels in video.read(indices, truth[0].shape[1::-1]):
+            assert np.abs(pixels - truth[i]).mean() < 3, f"frame {i} of {indices}"
+
+
+def write_palette(path: Path, codec: str, *, change: bool = False) -> Path:
+    """Write numbered pictures with a palette of odd colours, which may change in the middle."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "pal8"
+        for n in range(FRAMES):
+            colours = np.roll(COLOURS, change and n >= FRAMES // 2, axis=0)
+            palette = np.zeros((256, 4), np.uint8)
+            palette[:, 0] = 255
+            palette[[1, 4, 7], 1:] = colours
+            shades = picture(n)
+            places = np.full((96, 128), 1, np.uint8)
+            places[(shades > 128).all(-1)] = 4
+            places[shades[..., 0] == 220] = 7
+            indexed: Any = (places, palette)  # PyAV's types do not know it
+            frame = av.VideoFrame.from_ndarray(indexed, format="pal8")
+            frame.pts, frame.time_base = n, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("clip.avi", "rawvideo"),
+        ("clip.mov", "rawvideo"),
+        ("clip.mov", "smc"),
+        ("clip.avi", "msrle"),
+        ("clip.avi", "png"),
+        ("clip.avi", "zmbv"),
+    ],
+)
+def test_a_palette_that_comes_once_holds_for_all_frames(tmp_path: Path, name: str, codec: str) -> None:
+    check(write_palette(tmp_path / name, codec))
+
+
+def test_a_palette_that_changes_is_that_of_the_frame(tmp_path: Path) -> None:
+    check(write_palette(tmp_path / "clip.avi", "rawvideo", change=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "pixel_format"), [("clip.avi", "monow"), ("clip.mov", "gray"), ("clip.mov", "bgr8")]
+)
+def test_raw_pictures_of_few_bits_keep_their_shades(tmp_path: Path, name: str, pixel_format: str) -> None:
+    times = [n / 30 for n in range(FRAMES)]
+    check(write_video(tmp_path / name, times, codec="rawvideo", pixel_format=pixel_format))
+
+
+@pytest.mark.parametrize("end", ["mpg", "vob"])
+@pytest.mark.parametrize(("codec", "b_frames"), [("mpeg2video", "0"), ("mpeg1video", "2")])
+def test_two_recordings_with_the_same_clock_are_not_mixed(
+    tmp_path: Path, end: str, codec: str, b_frames: str
+) -> None:
+    times = [n / 30 for n in range(FRAMES)]
+    parts = [
+        write_video(tmp_path / f"{first}.{end}", times, codec=codec, options={"bf": b_frames}, first=first)
+        for first in (0, 100)
+    ]
+    path = tmp_path / f"clip.{end}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    check(path, 2 * FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("clip.avi", "h263p"), ("clip.h261", "h261"), ("clip.h263", "h263"), ("clip.3gp", "h263")],
+)
+def test_flags_of_keyframes_that_a_parser_guessed_are_not_trusted(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    times = [n / 30 for n in range(FRAMES)]
+    check(write_video(tmp_path / name, times, codec=codec, width=176, height=144))
+
+
+def test_a_recording_of_keyframes_alone_is_not_decoded_from_its_start(tmp_path: Path) -> None:
+    times = [n / 30 for n in range(FRAMES)]
+    for name, codec, options in [
+        ("a.avi", "mpeg4", {"g": "1"}),
+        ("b.mp4", "libx264", {"g": "1"}),
+        ("c.avi", "rawvideo", {}),
+    ]:
+        video = open_video(write_video(tmp_path / name, times, codec=codec, options=options))
+        assert len(video._table.keys) == FRAMES
