@@ -68,8 +68,8 @@ def decode_picture(
 def reduce_depth(image: Image.Image) -> Image.Image:
     """Return a grey picture of 16 or 32 bits with 8 bits, and any other one unchanged.
 
-    Integers are those of a file with 16 bits, whichever mode Pillow gives them. Fractions have no such limit, so
-    the least of the usual ones that holds them is meant: 1, 255 or 65,535.
+    Integers are those of a file with 16 bits, whichever mode Pillow gives them. Fractions have no such limit,
+    so the least of the usual ones that holds them is meant: 1, 255 or 65,535.
     """
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
