@@ -1,9 +1,9 @@
 """From the bytes of a subtitle file to its text.
 
 The encoding is that of the byte-order mark, else UTF-8. A file of UTF-8 with a few bad bytes stays UTF-8:
-only these bytes are lost. Any other encoding is a guess, and a warning says so, because a wrong guess gives a text
-that nobody finds. charset-normalizer guesses, which comes with requests; without it only Chinese (GB 18030)
-and Windows-1252 are told apart. Windows-1250 is no candidate, since short Western texts look like it.
+only these bytes are lost. Any other encoding is a guess, and a warning says so, because a wrong guess gives a
+text that nobody finds. charset-normalizer guesses, which comes with requests; without it only Chinese (GB
+18030) and Windows-1252 are told apart. Windows-1250 is no candidate, since short Western texts look like it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def _is_chinese(data: bytes) -> bool:
 
 def _cut(rows: list[bytes]) -> bytes:
     """Return the first rows, whole, so that no character is cut."""
-    sample, size = [], 0
+    sample: list[bytes] = []
+    size = 0
     for row in rows:
         size += len(row) + 1
         if sample and size > _LOOKED_AT:

@@ -5,9 +5,9 @@ WebVTT by its own time line. Numbers, hours and blank lines may be missing, and 
 comma or a dot. In SubRip a blank line may also stand in a cue's text. Tags and positions are removed, voices
 (`<v Ann>`) become `Ann: `, and cues that cannot be parsed are skipped and counted. Captions that roll up
 (YouTube's) show each line in several cues: it is read once. pysubs2 is not used: it loses the text of cues
-with inline times, merges an unreadable cue into the one before it, and does not count such cues. An arrow in a
-cue's text ("A --> B") makes no time line: that has two times, or stands where a cue must begin. A time before
-the video is its start. `encodings.py` finds the encoding.
+with inline times, merges an unreadable cue into the one before it, and does not count such cues. An arrow in
+a cue's text ("A --> B") makes no time line: that has two times, or stands where a cue must begin. A time
+before the video is its start. `encodings.py` finds the encoding.
 
 The file may come from a stranger, so reading it takes time in proportion to its size: no expression starts
 again in what it has read, hours have at most four digits, and the number of cues is limited.
