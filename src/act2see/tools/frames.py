@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 
 def _nan_for_none(value: Any) -> Any:
@@ -26,6 +26,27 @@ def _nan_for_infinity(value: float) -> float:
 
 Number = Annotated[float, BeforeValidator(_nan_for_none), AfterValidator(_nan_for_infinity)]
 """A number of a record, or NaN. JSON has no NaN: it is saved as null, which is read as NaN."""
+
+FROM_FILE = {"from_file": True}
+"""The context of a validation of what a file says: `Seconds` and `Size` out of bounds are errors."""
+_BOUND = 10**15  # seconds or pixels: 30 million years, and far from where arithmetic on floats overflows
+
+
+def _bound_seconds(value: float, info: ValidationInfo) -> float:
+    is_wild = abs(_bound_size(value, info)) > _BOUND
+    return math.nan if is_wild else value
+
+
+def _bound_size(value: Any, info: ValidationInfo) -> Any:
+    if info.context == FROM_FILE and abs(value) > _BOUND:
+        raise ValueError(f"must be at most {_BOUND:,}")
+    return value
+
+
+Seconds = Annotated[Number, AfterValidator(_bound_seconds)]
+"""A time, a duration or a rate. Beyond 10^15 it is an error in a file, and NaN if a tool says so."""
+Size = Annotated[int, AfterValidator(_bound_size)]
+"""A number of pixels or frames, with the same bound in a file."""
 
 
 class Record(BaseModel):
@@ -41,15 +62,15 @@ class Video(Record):
     """Path of the file; `clip.mp4#t=2,8` for a part of it."""
     digest: str
     """Hash of the content (`tools.video.reader.video_digest`)."""
-    seconds: Number
+    seconds: Seconds
     """Duration of the video."""
-    width: int
+    width: Size
     """Width of the upright picture, in pixels."""
-    height: int
+    height: Size
     """Height of the upright picture, in pixels."""
-    frames: int
+    frames: Size
     """Number of frames."""
-    fps: Number
+    fps: Seconds
     """Average frame rate, for display only: frames are placed by their timestamps."""
 
     @property
@@ -157,11 +178,11 @@ class FrameRef(Record):
 
     digest: str
     """Content hash of its pixels, by which a `FrameStore` finds them."""
-    width: int
+    width: Size
     """Width in pixels."""
-    height: int
+    height: Size
     """Height in pixels."""
-    seconds: Number
+    seconds: Seconds
     """Time in the video. An imagined frame has the time of the frame that it was made from."""
     provenance: Provenance = Initial()
     """Origin of the frame."""
@@ -286,9 +307,9 @@ class FrameRef(Record):
 class Curve(Record):
     """Similarity of a video to a query over time."""
 
-    start: Number
+    start: Seconds
     """Time of the first value, in seconds."""
-    step: Number
+    step: Seconds
     """Seconds from one value to the next."""
     values: tuple[Number, ...]
     """At most 128 values, each the highest similarity in its part of the video."""

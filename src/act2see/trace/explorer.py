@@ -28,7 +28,7 @@ from act2see.tools.frames import Curve, FrameRef
 from act2see.tools.runtime.text import shorten_text
 from act2see.trace.chain import call_kind
 from act2see.trace.markup import plain
-from act2see.trace.options import LETTERS
+from act2see.trace.options import option_label
 from act2see.trace.page import stylesheet, trace_html
 from act2see.trace.pictures import BUDGET, Pictures, stored_frames
 from act2see.trace.record import OUTCOMES, Answer, Call, Frames, Text
@@ -151,14 +151,17 @@ class _Builder:
         trace = self.trace
         scale = Scale.of(trace)
         low, high = curve_range(trace)
-        options = zip(LETTERS, trace.question.options, strict=False)
+        choice = trace.choice  # read once, because that takes time in proportion to the number of options
         return {
             "question": plain(trace.question.text[:_MAX_TEXT]),
             "earlier": [
                 [_shorten(t, _MAX_TEXT) for t in (turn.question, turn.answer)]
                 for turn in trace.question.earlier
             ],
-            "options": [[letter, plain(option), option == trace.choice] for letter, option in options],
+            "options": [
+                [option_label(place), plain(option), option == choice]
+                for place, option in enumerate(trace.question.options)
+            ],
             "file": plain(trace.video.name),
             "seconds": clock(trace.video.seconds, trace.video.seconds),
             "scale": {

@@ -28,6 +28,12 @@ from act2see.trace.answer_words import (
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The letters that name options."""
 
+
+def option_label(place: int) -> str:
+    """Return what an option is called: its letter, or its number from 27 on, where no letter is left."""
+    return LETTERS[place] if place < len(LETTERS) else str(place + 1)
+
+
 _BRACKETS = "()[]{}<>:"
 _AND = r"\s*(?:,|\n|/|&|\+|;|\band\b|\bor\b|\bund\b|\boder\b|\by\b|\bet\b|\bou\b|和|或者?|与|、|と|или|и)\s*"
 _LIST = re.compile(

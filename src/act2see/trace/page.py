@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from act2see.tools.frames import FrameRef
 from act2see.trace.chain import chain_section
 from act2see.trace.markup import Html, el, join
-from act2see.trace.options import LETTERS
+from act2see.trace.options import option_label
 from act2see.trace.pictures import Pictures, figure
 from act2see.trace.record import Answer, Loop, TraceRecord, Turn, Usage
 from act2see.trace.timeline import clock, count, finite, timeline
@@ -151,7 +151,8 @@ def _head(trace: TraceRecord, h: str, running: bool) -> Html:
     ]
     if video.fps > 0:
         facts.append(el("span", f"{_number(video.fps).removesuffix('.00')} frames a second"))
-    options = [_option(i, option, option == trace.choice) for i, option in enumerate(question.options)]
+    choice = trace.choice  # read once, because that takes time in proportion to the number of options
+    options = [_option(i, option, option == choice) for i, option in enumerate(question.options)]
     size = "question long" if len(question.text) > _LONG_QUESTION else "question"
     return el(
         "header",
@@ -172,11 +173,10 @@ def earlier_list(turns: Sequence[Turn]) -> Html | None:
 
 
 def _option(index: int, option: str, chosen: bool) -> Html:
-    letter = LETTERS[index] if index < len(LETTERS) else str(index + 1)
     mark = el("span", "chosen", class_="mark") if chosen else None
     return el(
         "li",
-        el("span", letter, class_="letter"),
+        el("span", option_label(index), class_="letter"),
         el("span", el("bdi", option), mark),
         class_="chosen" if chosen else None,
     )

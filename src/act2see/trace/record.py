@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from act2see.errors import TraceError
-from act2see.tools.frames import Curve, FrameRef, Number, Record, Video as Video
+from act2see.tools.frames import FROM_FILE, Curve, FrameRef, Number, Record, Seconds, Video as Video
 from act2see.tools.runtime.files import read_file, write_text
 from act2see.tools.runtime.plain_json import LARGEST, parse_json
 from act2see.tools.runtime.text import first_problem, quote_text
@@ -92,7 +92,7 @@ class Frames(Record):
     frames: tuple[FrameRef, ...] = ()
     note: str = ""
     curve: Curve | None = None
-    seconds: Number = 0.0
+    seconds: Seconds = 0.0
     """The time that the tool took."""
     review: Review | None = None
     """The decision about the call, if a person was asked."""
@@ -122,7 +122,7 @@ class Loop(Record):
     """Tokens of the prefix that were in the cache, so that the model did not read them again."""
     decoded: int
     """Tokens that the model wrote."""
-    seconds: Number
+    seconds: Seconds
     stop: str
     """The reason why the visit ended, or the stop string."""
     thinking: int = 0
@@ -133,7 +133,7 @@ class Usage(Record):
     """The cost of a run."""
 
     loops: tuple[Loop, ...] = ()
-    node_seconds: dict[str, Number] = Field(default_factory=dict)
+    node_seconds: dict[str, Seconds] = Field(default_factory=dict)
     """Seconds by node of the graph."""
 
     @property
@@ -321,7 +321,7 @@ class TraceRecord(Record):
                 f"{SCHEMA_VERSION}: open it with the version that wrote it, or ask the question again"
             )
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data, context=FROM_FILE)
         except ValidationError as e:
             field, problem = first_problem(e)
             raise TraceError(f"{where}: {field}: {problem}") from e

@@ -20,7 +20,7 @@ from act2see.trace.events import (
     TokenEvent,
     ViewEvent,
 )
-from act2see.trace.options import LETTERS
+from act2see.trace.options import option_label
 from act2see.trace.record import Answer, Call, Frames, Question, Text as ReasoningText, Video
 from act2see.trace.timeline import clock, count
 from act2see.trace.trace import Trace
@@ -215,8 +215,8 @@ def question_lines(question: Question, chosen: str | None = None) -> Text:
     """
     lines = [plain(f"Earlier: {turn.line}", "dim") for turn in question.earlier]
     lines.append(plain(question.text, "bold"))
-    for letter, option in zip(LETTERS, question.options, strict=False):
-        lines.append(plain(f"  {letter}. {option}", "green" if option == chosen else ""))
+    for place, option in enumerate(question.options):
+        lines.append(plain(f"  {option_label(place)}. {option}", "green" if option == chosen else ""))
     return Text("\n").join(lines)
 
 
@@ -227,7 +227,7 @@ def answer_lines(trace: Trace) -> Text:
     choice = trace.choice
     body = trace.answer.strip()
     if choice:
-        body = f"{LETTERS[trace.question.options.index(choice)]}. {choice}"
+        body = f"{option_label(trace.question.options.index(choice))}. {choice}"
     shown = plain(body, "bold green") if body else Text("(empty)", _NOTE)
     lines = [Text.assemble(("Answer: ", "bold"), shown)]
     if trace.question.options and choice is None and not trace.refused:

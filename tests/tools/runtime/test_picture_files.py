@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from act2see.errors import StoreError
-from act2see.graphs.approval import open_picture
+from act2see.graphs.approval import open_picture, upright_picture
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.picture_files import PictureError, decode_picture
+from act2see.tools.video.pixels import opaque
 from act2see.tools.video.store import FrameStore
 from act2see.trace.folder import frames_of
 
@@ -87,3 +88,36 @@ def test_pictures_are_decoded() -> None:
     assert decode_picture(jpeg_with_scans(1), ["JPEG"]).size == (16, 16)
     with pytest.raises(PictureError, match="it has 8 x 6 pixels; make it smaller"):
         decode_picture(out.getvalue(), max_pixels=40)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_grey_of_more_than_8_bits_keeps_its_shades(mode: str) -> None:
+    shades = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    whites = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4", "F": "<f4"}
+    deep = shades / 255 if mode == "F" else shades.astype(int) * 257
+    image = Image.frombytes(mode, (16, 16), deep.astype(whites[mode]).tobytes())
+    assert np.array_equal(np.asarray(opaque(image)), np.stack([shades] * 3, axis=-1))
+
+
+def test_a_supplied_picture_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
+    shades = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    exif = Image.Exif()
+    exif[0x112] = 3  # turned by 180 degrees
+    Image.fromarray((shades.astype(int) * 257).astype(np.uint16)).save(
+        path := tmp_path / "grey.png", exif=exif
+    )
+    upright = np.asarray(upright_picture(open_picture(str(path))))
+    assert np.array_equal(upright, np.stack([shades[::-1, ::-1]] * 3, axis=-1))
+
+
+def test_the_transparent_shade_of_16_bits_becomes_white() -> None:
+    grey = struct.pack(">4H", 0, 100 * 257, 101 * 257, 65_535)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 1, 16, 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", 100 * 257)),
+        (b"IDAT", zlib.compress(b"\0" + grey)),
+        (b"IEND", b""),
+    ]
+    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    picture = decode_picture(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert np.asarray(opaque(picture))[0, :, 0].tolist() == [0, 255, 101, 255]

@@ -213,3 +213,46 @@ def test_controls_and_overrides_are_left_out_and_text_in_both_directions_stays(t
     text = "\u202bאבא (אמא)\u200f!\u202c \u202eabc\x1b[2J\x00\x9b\u2066x\u2069"
     file.write_text(f"1\n00:00:01,000 --> 00:00:02,000\n{text}\n", encoding="utf-8")
     assert [line.text for line in read_transcript(file).lines] == ["אבא (אמא)\u200f! abc[2Jx"]
+
+
+@pytest.mark.parametrize(
+    ("said", "encoding"),
+    [
+        ("Привет, как дела сегодня", "cp1251"),
+        ("こんにちは世界、元気ですか", "shift_jis"),
+        ("你好世界今天天氣很好", "big5"),
+        ("안녕하세요 세계", "euc_kr"),
+        ("你好世界。圆圈在闪烁", "gb18030"),
+        ("café", "cp1252"),
+    ],
+)
+def test_a_guessed_encoding_is_named_in_a_warning(
+    tmp_path: Path, said: str, encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "clip.srt"
+    path.write_bytes(f"1\n00:00:01,000 --> 00:00:02,000\n{said}\n".encode(encoding))
+    assert read_transcript(path).lines[0].text == said
+    [warning] = caplog.messages
+    assert f"{path} is not UTF-8 and is read as {encoding}, which is a guess" in warning
+    assert "iconv -f ENCODING -t UTF-8" in warning
+
+
+def test_a_bad_byte_costs_one_character_of_a_file_of_utf_8(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "clip.srt"
+    path.write_bytes("00:01 --> 00:02\ncafé\n\n00:03 --> 00:04\n".encode() + b"caf\xe9\n")
+    assert [line.text for line in read_transcript(path).lines] == ["café", "caf\N{REPLACEMENT CHARACTER}"]
+    assert caplog.messages == [f"{path}: 1 characters are not UTF-8, the first in line 5: correct the file"]
+
+
+def test_an_arrow_in_the_text_makes_no_cue() -> None:
+    text = "use --> here\n\n2\n00:00:03,000 --> 00:00:04,000\nfirst\nA --> B\n\n"
+    lines, skipped = parse(f"1\n00:00:01,000 --> 00:00:02,000\n{text}3\n00:00:05,000 --> 00:00:06,000\nx\n")
+    assert [line.text for line in lines] == ["use --> here", "first A --> B", "x"]
+    assert skipped == 0
+
+
+def test_times_before_the_video_are_its_start() -> None:
+    assert parse("1\n-00:00:01,000 --> 00:00:02,000\nA\n") == ((Line(0.0, 2.0, "A"),), 0)
+    assert parse("-00:02.000 --> -00:01.000\nA\n") == ((), 1)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from act2see.tools.runtime.picture_files import reduce_depth
 from act2see.tools.video.sidedata import read_side_data
 from act2see.tools.video.store import Pixels
 
@@ -136,9 +137,10 @@ def _lay_on_white(frame: VideoFrame) -> VideoFrame:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """Return a picture as RGB, on white where it is transparent."""
+    """Return a picture as RGB of 8 bits, on white where it is transparent."""
     from PIL import Image
 
+    image = reduce_depth(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
     ground = Image.new("RGBA", image.size, "white")

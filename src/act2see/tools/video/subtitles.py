@@ -5,9 +5,9 @@ WebVTT by its own time line. Numbers, hours and blank lines may be missing, and 
 comma or a dot. In SubRip a blank line may also stand in a cue's text. Tags and positions are removed, voices
 (`<v Ann>`) become `Ann: `, and cues that cannot be parsed are skipped and counted. Captions that roll up
 (YouTube's) show each line in several cues: it is read once. pysubs2 is not used: it loses the text of cues
-with inline times, merges an unreadable cue into the one before it, and does not count such cues. The encoding
-is that of the byte-order mark, else UTF-8, else GB 18030 if that gives common Chinese characters, else
-Windows-1252.
+with inline times, merges an unreadable cue into the one before it, and does not count such cues. An arrow in
+a cue's text ("A --> B") makes no time line: that has two times, or stands where a cue must begin. A time
+before the video is its start. `encodings.py` finds the encoding.
 
 The file may come from a stranger, so reading it takes time in proportion to its size: no expression starts
 again in what it has read, hours have at most four digits, and the number of cues is limited.
@@ -18,7 +18,6 @@ a line by its words and not by its meaning.
 
 from __future__ import annotations
 
-import codecs
 import html
 import logging
 import math
@@ -26,7 +25,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,13 +32,14 @@ from pathlib import Path
 from act2see.errors import TranscriptError
 from act2see.tools.runtime.files import printable, read_file
 from act2see.tools.runtime.text import drop_controls
+from act2see.tools.video.encodings import decode_text
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".srt", ".vtt")
 _LARGEST = 16 << 20  # bytes
 _MOST_CUES = 200_000  # of which a day of speech has 40,000
 _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
-_CUE = re.compile(rf"^\W*{_TIME}\s*-+>\s*{_TIME}")
+_CUE = re.compile(rf"^\W*?(-?){_TIME}\s*-+>\s*(-?){_TIME}(?:\s|$)")
 # `<` ends each of these: otherwise every tag that is not closed would be searched to the end of the text.
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^\s<>][^<>]*)>")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
@@ -48,7 +47,6 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
 _NO_CHARACTER = re.compile(r"&#(?:\d{8,}|[xX][\da-fA-F]{8,});?")
 _WORD = re.compile(r"\w+")
 _ROLLING = re.compile(r"<\d\d:\d\d:\d\d\.\d{3}><c>")  # a time for each word, as in captions that roll up
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _K1, _B = 1.2, 0.5  # parameters of BM25; a low B, because lines are short and similar in length
 _NEAR = 0.3  # share of a neighbour's score
 
@@ -129,7 +127,7 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
         raise TranscriptError(f"the subtitles {name} cannot be read ({e.strerror}): check the file") from e
     except ValueError as e:  # a null character or a lone surrogate
         raise TranscriptError(f"there are no subtitles {printable(name)!r}: check the name") from e
-    lines, skipped = parse(_decode(data))
+    lines, skipped = parse(decode_text(data, name))
     if not lines:
         raise TranscriptError(
             f"there is no line with a time in {name}: give a SubRip (.srt) or WebVTT (.vtt) file"
@@ -147,7 +145,7 @@ def parse(text: str) -> tuple[tuple[Line, ...], int]:
     """
     # "\r\r\n" comes of "\r\n" that was written as text once more.
     rows = text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    cues = [i for i, row in enumerate(rows) if "-->" in row or _CUE.match(row)]
+    cues = [i for i in range(len(rows)) if _begins_cue(rows, i)]
     if len(cues) > _MOST_CUES:
         raise TranscriptError(f"the subtitles have more than {_MOST_CUES:,} cues: split the file")
     is_webvtt, rolls = text.startswith("WEBVTT"), bool(_ROLLING.search(text))
@@ -168,14 +166,27 @@ def parse(text: str) -> tuple[tuple[Line, ...], int]:
     return tuple(sorted(found, key=lambda line: line.start)), skipped
 
 
+def _begins_cue(rows: Sequence[str], i: int) -> bool:
+    """Whether a row is a time line, or one that cannot be parsed: an arrow where a cue must begin."""
+    row = rows[i]
+    if _CUE.match(row):
+        return True
+    if "-->" not in row:
+        return False
+    above = rows[i - 1].strip() if i else ""
+    if above.isdigit():  # the number of a cue, unless it stands in a cue's text
+        return i < 2 or not rows[i - 2].strip()
+    return not above and row.lstrip("\ufeff -")[:1].isdigit() and row.rstrip()[-1:].isdigit()
+
+
 def _line(times: str, text: str) -> Line | None:
     """Return a cue; None if its times cannot be parsed or are in the wrong order, or if it has no text."""
     match = _CUE.match(times)
     if match is None or not text:
         return None
-    hours, minutes, seconds, fraction, *end = match.groups()
-    start, stop = _seconds(hours, minutes, seconds, fraction), _seconds(*end)
-    return Line(start, stop, text) if start <= stop else None
+    sign, hours, minutes, seconds, fraction, *end = match.groups()
+    start, stop = _seconds(sign, hours, minutes, seconds, fraction), _seconds(*end)
+    return Line(max(0.0, start), stop, text) if start <= stop and stop >= 0 else None
 
 
 def _shown_rows(rows: Sequence[str], is_webvtt: bool, last: bool) -> list[str]:
@@ -197,25 +208,9 @@ def _shown_rows(rows: Sequence[str], is_webvtt: bool, last: bool) -> list[str]:
     return [row for row in shown if row]
 
 
-def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
+def _seconds(sign: str, hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
     whole = 3600 * int(hours or 0) + 60 * int(minutes) + int(seconds)
-    return whole + float(f"0.{fraction or 0}")
-
-
-def _decode(data: bytes) -> str:
-    for mark, encoding in _MARKS:
-        if data.startswith(mark):
-            return data.decode(encoding, "replace")
-    with suppress(UnicodeDecodeError):
-        return data.decode("utf-8")
-    with suppress(UnicodeDecodeError):
-        text = data.decode("gb18030")
-        # Nearly any bytes are valid GB 18030; those of other languages give characters that nobody writes.
-        foreign = [char for char in text if not char.isascii()]
-        common = "".join(foreign).encode("gb2312", "ignore")
-        if len(common) >= 2 * 0.9 * len(foreign):
-            return text
-    return data.decode("cp1252", "replace")
+    return (-1 if sign else 1) * (whole + float(f"0.{fraction or 0}"))
 
 
 def _words(text: str) -> list[str]:

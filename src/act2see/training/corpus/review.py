@@ -31,7 +31,7 @@ from act2see.tools.runtime.plain_json import read_json
 from act2see.tools.runtime.text import first_problem, quote_text
 from act2see.trace.chain import chain_section
 from act2see.trace.markup import Html, el
-from act2see.trace.options import LETTERS
+from act2see.trace.options import option_label
 from act2see.trace.page import initial_section, stylesheet
 from act2see.trace.pictures import Pictures
 from act2see.trace.trace import Trace
@@ -340,7 +340,7 @@ def _answers(sample: Sample, trace: Trace) -> Html:
             marks.append(el("span", "right", class_="mark"))
         if option == trace.choice:
             marks.append(el("span", "the teacher's", class_="mark"))
-        letter = el("span", LETTERS[i] if i < len(LETTERS) else str(i + 1), class_="letter")
+        letter = el("span", option_label(i), class_="letter")
         text = el("span", el("bdi", option), marks)
         items.append(el("li", letter, text, class_="chosen" if is_right else None))
     return el("ol", items, class_="options", role="list")
