@@ -20,6 +20,7 @@ import pytest
 if not find_spec("langgraph_api") or not find_spec("langgraph_cli"):
     pytest.skip("the LangGraph server is not installed: langgraph-cli[inmem]", allow_module_level=True)
 
+from tests.serve.endless import assert_heads_are_bounded
 from tests.serve.attempts import KEY, LISTS, OUTSIDE, Secrets, assert_reveals_nothing
 from tests.serve.langgraph_process import langgraph_server
 
@@ -259,6 +260,10 @@ def test_names_of_the_server_are_removed(door: Door) -> None:
     params = {"assistant_id": "act2see", "config": {"configurable": {"checkpoint_ns": 3}}}
     command = {"id": 1, "method": "run.start", "params": params}
     assert door.send("POST", f"/threads/{door.thread()}/commands", command).status_code == 422
+
+
+def test_heads_are_bounded(door: Door) -> None:
+    assert_heads_are_bounded(str(door.http.base_url))
 
 
 def test_messages_of_a_socket_are_checked_too(door: Door) -> None:

@@ -3,13 +3,14 @@
 By default the LangGraph server lets any web page read everything (CORS `*`) and answers requests for any
 host. This middleware admits only the hosts of `serve/hosts.py`. In a browser, only pages of hosts in
 `ACT2SEE_HOSTS` may use the server; this applies to LangSmith Studio (smith.langchain.com), too. An unhandled
-exception becomes a 500 with an id, and its traceback is logged under that id.
+exception becomes a 500 with an id, and its traceback is logged under that id. Heads of requests are bounded.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,6 +18,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from act2see.serve.failures import LogFailures
+from act2see.serve.heads import bound_every_head
 from act2see.serve.hosts import AllowedHosts, allowed_hosts
 from act2see.serve.langgraph.settings import OwnSettings
 
@@ -59,7 +61,16 @@ def build_app() -> Starlette:
                 expose_headers=_EXPOSED,
             )
         )
-    return Starlette(middleware=[*middleware, Middleware(LogFailures), Middleware(OwnSettings)])
+    return Starlette(
+        middleware=[*middleware, Middleware(LogFailures), Middleware(OwnSettings)], lifespan=_bound_heads
+    )
+
+
+@asynccontextmanager
+async def _bound_heads(app: Starlette) -> AsyncIterator[None]:
+    """Bound the heads of requests before the server listens."""
+    bound_every_head()
+    yield
 
 
 app = build_app()
