@@ -18,8 +18,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from act2see.serve.failures import LogFailures
-from act2see.serve.heads import bound_every_head
 from act2see.serve.hosts import AllowedHosts, allowed_hosts
+from act2see.serve.langgraph.repairs import repair_server
 from act2see.serve.langgraph.settings import OwnSettings
 
 # Response headers that the SDK reads in a browser.
@@ -62,14 +62,14 @@ def build_app() -> Starlette:
             )
         )
     return Starlette(
-        middleware=[*middleware, Middleware(LogFailures), Middleware(OwnSettings)], lifespan=_bound_heads
+        middleware=[*middleware, Middleware(LogFailures), Middleware(OwnSettings)], lifespan=_repaired
     )
 
 
 @asynccontextmanager
-async def _bound_heads(app: Starlette) -> AsyncIterator[None]:
-    """Bound the heads of requests before the server listens."""
-    bound_every_head()
+async def _repaired(app: Starlette) -> AsyncIterator[None]:
+    """Change the server's process before it listens."""
+    repair_server()
     yield
 
 
