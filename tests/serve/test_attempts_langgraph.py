@@ -20,6 +20,7 @@ import pytest
 if not find_spec("langgraph_api") or not find_spec("langgraph_cli"):
     pytest.skip("the LangGraph server is not installed: langgraph-cli[inmem]", allow_module_level=True)
 
+from tests.serve.endless import assert_heads_are_bounded
 from tests.serve.attempts import KEY, LISTS, OUTSIDE, Secrets, assert_reveals_nothing
 from tests.serve.langgraph_process import langgraph_server
 
@@ -237,10 +238,19 @@ def test_settings_of_a_saved_assistant_are_checked_before_a_file_is_opened(door:
         ({"checkpoint": {"__pregel_runtime": 1}}, "checkpoint.__pregel_runtime: "),
         ({"checkpoint": {"checkpoint_map": 3}}, "checkpoint.checkpoint_map: "),
         ({"command": {"resume": None}}, "command.resume: it is empty"),
+        ({"command": {"update": 5}}, "command.update"),
+        ({"command": 5}, "command: "),
+        ({"input": None, "command": {"update": {"trace": 5}}}, "command.goto: name the node"),
+        ({"input": None, "command": {"update": {}, "goto": []}}, "command.goto: name the node"),
+        ({"after_seconds": 1e12}, "after_seconds: Input should be less than or equal to 31622400"),
+        ({"after_seconds": 1e300}, "after_seconds: "),
+        ({"after_seconds": -1e300}, "after_seconds: "),
+        ({"interrupt_before": 5}, "interrupt_before"),
+        ({"interrupt_after": [5]}, "interrupt_after"),
     ],
 )
 def test_configs_and_checkpoints_of_other_types_are_refused(door: Door, sent: Any, says: str) -> None:
-    reply = door.run(input={"video": CLIP, "question": "?"}, **sent)
+    reply = door.run(**{"input": {"video": CLIP, "question": "?"}, **sent})
     assert reply.status_code == 422
     assert door.refusal(reply).startswith(says)
 
@@ -259,6 +269,21 @@ def test_names_of_the_server_are_removed(door: Door) -> None:
     params = {"assistant_id": "act2see", "config": {"configurable": {"checkpoint_ns": 3}}}
     command = {"id": 1, "method": "run.start", "params": params}
     assert door.send("POST", f"/threads/{door.thread()}/commands", command).status_code == 422
+
+
+def test_threads_are_searched_by_any_values(door: Door) -> None:
+    thread = door.thread()  # without a state
+    assert thread in {found["thread_id"] for found in door.send("POST", "/threads/search", {}).json()}
+    for value in ([], {}, [1], None, 5):
+        for path in ("search", "count"):
+            reply = door.send("POST", f"/threads/{path}", {"values": {"a": value}})
+            assert (reply.status_code, reply.json()) == (200, [] if path == "search" else 0)
+    for values in ([], 5, "x"):
+        assert door.send("POST", "/threads/search", {"values": values}).status_code == 422
+
+
+def test_heads_are_bounded(door: Door) -> None:
+    assert_heads_are_bounded(str(door.http.base_url))
 
 
 def test_messages_of_a_socket_are_checked_too(door: Door) -> None:

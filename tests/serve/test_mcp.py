@@ -150,6 +150,18 @@ async def test_user_errors_reveal_nothing_outside_the_folders(tmp_path: Path) ->
         assert "less than or equal to 16" in error_text(
             await c.call_tool("find_frames", {"video": "clip.mp4", "query": "x", "k": 10_000})
         )
+        for tool, arguments in (
+            ("ask_video", {"video": "clip.mp4", "question": "x" * 8_001}),
+            ("ask_video", {"video": "clip.mp4", "question": "?", "options": ["x" * 2_001]}),
+            ("ask_video", {"video": "clip.mp4", "question": "?", "options": ["x"] * 27}),
+            ("ask_video", {"video": "x" * 5_000, "question": "?"}),
+            ("find_frames", {"video": "clip.mp4", "query": "x" * 8_001}),
+            ("find_frames", {"video": "x" * 5_000, "query": "?"}),
+            ("show_trace", {"id": "x" * 201}),
+        ):
+            refused = error_text(await c.call_tool(tool, arguments))
+            assert "should have at most" in refused
+            assert len(refused) < 1_000
         assert "there is no trace" in error_text(await c.call_tool("show_trace", {"id": "../../secret"}))
         listed = await c.call_tool("list_videos", {})
         assert listed.structured_content == {"videos": ["clip.mp4", "text.mp4"]}

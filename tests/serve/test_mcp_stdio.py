@@ -256,6 +256,10 @@ def test_lone_surrogates_and_invalid_lines_are_answered(tmp_path: Path) -> None:
             r'{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "\ud800"}}',
         ):
             server.write(line)  # not answered
+        for wrong in ("1.5", "null", "true", "{}", "[]"):
+            server.write(f'{{"jsonrpc": "2.0", "id": {wrong}, "method": "ping"}}')
+            answer = server.read()
+            assert (answer["id"], answer["error"]["code"]) == (None, -32600)
         for id, name, arguments in (
             (8, "ask_video", {"video": "a\0.mp4", "question": "?"}),
             (9, "find_frames", {"video": "clip.mp4\0", "query": "x"}),

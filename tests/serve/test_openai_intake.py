@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from tests.serve.endless import assert_heads_are_bounded
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.serve.heads import MAX_HEAD
 from act2see.serve.openai.intake import Intake
 from act2see.serve.openai.model import ServedModel
 from act2see.serve.openai.rollout import RequestPictures
@@ -88,6 +90,13 @@ def test_a_head_that_does_not_come_closes_the_connection() -> None:
             with connection(url, sent) as made:
                 assert whole(made) == b""
         assert post(url, chat(text("?"))).json()["choices"][0]["message"]["content"] == "yes"
+
+
+def test_a_head_without_end_closes_the_connection() -> None:
+    with serving(build_app(model())) as url:
+        assert_heads_are_bounded(url)
+        with connection(url, b"GET / HTTP/1.1\r\nx: " + b"a" * MAX_HEAD) as made:
+            assert whole(made).startswith(b"HTTP/1.1 431")
 
 
 def test_a_body_that_does_not_come_is_an_error() -> None:

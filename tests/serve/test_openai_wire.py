@@ -129,6 +129,19 @@ def test_an_invalid_body_is_a_protocol_error(body: bytes) -> None:
     assert caught.value.body["error"]["message"]
 
 
+def test_a_list_that_is_too_long_is_not_called_a_text() -> None:
+    chat = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
+    for stop, says in (
+        (["x"] * 17, "stop: List should have at most 16 items"),
+        (["x", 5], "stop.1: Input should be a valid string"),
+        (5, "stop: Input should be a valid"),
+    ):
+        with pytest.raises(ProtocolError) as caught:
+            read_request(json.dumps({**chat, "stop": stop}).encode())
+        assert says in str(caught.value)
+        assert caught.value.param is not None
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.text("ab<", max_size=24),

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 from tests.graphs.doubles import Scripted, clip_in
+from tests.serve.endless import assert_heads_are_bounded
 from tests.serve.page_runs import SCRIPT, runs_in
 
 from act2see.errors import Act2SeeError
@@ -61,6 +62,10 @@ def form(page: Client, **changed: Any) -> tuple[int, list[Any]]:
     assert changed.keys() <= values.keys()
     inputs = ("clip", "question", "options", "config", "tools", "calls", "tokens", "seed")
     return page.function(*inputs), [None, None, *(values | changed).values()]
+
+
+def test_heads_are_bounded(page: Client) -> None:
+    assert_heads_are_bounded(str(page.http.base_url))
 
 
 def test_paths_are_refused_as_uploads_without_hanging(page: Client, inbox: Path, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 By default the LangGraph server lets any web page read everything (CORS `*`) and answers requests for any
 host. This middleware admits only the hosts of `serve/hosts.py`. In a browser, only pages of hosts in
 `ACT2SEE_HOSTS` may use the server; this applies to LangSmith Studio (smith.langchain.com), too. An unhandled
-exception becomes a 500 with an id, and its traceback is logged under that id.
+exception becomes a 500 with an id, and its traceback is logged under that id. Heads of requests are bounded.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from act2see.serve.failures import LogFailures
 from act2see.serve.hosts import AllowedHosts, allowed_hosts
+from act2see.serve.langgraph.repairs import repair_server
 from act2see.serve.langgraph.settings import OwnSettings
 
 # Response headers that the SDK reads in a browser.
@@ -59,7 +61,16 @@ def build_app() -> Starlette:
                 expose_headers=_EXPOSED,
             )
         )
-    return Starlette(middleware=[*middleware, Middleware(LogFailures), Middleware(OwnSettings)])
+    return Starlette(
+        middleware=[*middleware, Middleware(LogFailures), Middleware(OwnSettings)], lifespan=_repaired
+    )
+
+
+@asynccontextmanager
+async def _repaired(app: Starlette) -> AsyncIterator[None]:
+    """Change the server's process before it listens."""
+    repair_server()
+    yield
 
 
 app = build_app()

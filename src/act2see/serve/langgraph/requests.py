@@ -9,7 +9,9 @@ believes whatever it finds. So a request is checked before the server reads it:
   without an error, because a parent graph with a `RemoteGraph` sends those of its own run.
 - The settings of our graphs (`context`, and `act2see` in `configurable`) are those of `AskContext` and
   `LongVideoContext`. For a graph of ours an unknown name is an error: the server would ignore it silently.
-- `checkpoint` has LangGraph's four keys, and `command` at least one of its values.
+- `checkpoint` has LangGraph's four keys, and `command` at least one of its values. In a run without a
+  thread, a `command` must say where to go: the server would go to None.
+- A run is not put off for longer than `MAX_DELAY`, and stops before and after nodes that are named.
 
 The settings of a run are checked again in the graph, since an assistant may have been saved with other ones.
 """
@@ -20,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from act2see.errors import ConfigError
 from act2see.graphs.long_video.graph import LongVideoContext
@@ -31,7 +33,10 @@ GRAPHS = frozenset({"act2see", "long_video", "assistant"})
 """The names of our graphs in `langgraph.json`."""
 MAX_STEPS = 10_000
 """The largest `recursion_limit` of a run."""
+MAX_DELAY = 366 * 24 * 3600
+"""The largest `after_seconds` of a run."""
 MAX_TAGS = 100
+_Nodes = Annotated[list[str], BeforeValidator(lambda sent: [sent] if isinstance(sent, str) else sent)]
 _SERVERS = ("__", "langgraph_auth_")  # the beginnings of the server's names
 
 
@@ -73,6 +78,20 @@ class _Checkpoint(_Sent):
     checkpoint_map: dict[str, Any] | None = None
 
 
+def _check_update(sent: Any) -> Any:
+    if sent is not None and not isinstance(sent, dict | list):
+        raise ValueError("must hold keys and values, or a list of such pairs")
+    return sent
+
+
+class _Command(BaseModel):
+    """A run's `command`. Its decision is checked in the graph."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    update: Annotated[Any, AfterValidator(_check_update)] = None
+
+
 class _Request(BaseModel):
     """The fields of a request that are checked here. The server checks the others."""
 
@@ -82,7 +101,10 @@ class _Request(BaseModel):
     context: dict[str, Any] | None = None
     checkpoint: _Checkpoint | None = None
     checkpoint_id: str | None = None
-    command: dict[str, Any] | None = None
+    command: _Command | None = None
+    after_seconds: Annotated[float, Field(ge=0, le=MAX_DELAY)] | None = None
+    interrupt_before: _Nodes | None = None
+    interrupt_after: _Nodes | None = None
 
 
 _REQUEST = TypeAdapter(_Request)
@@ -97,8 +119,12 @@ def requests_in(sent: Any) -> Iterator[dict[str, Any]]:
                 yield params
 
 
-def check_request(request: dict[str, Any]) -> bool:
+def check_request(request: dict[str, Any], *, is_new: bool = False) -> bool:
     """Check a request, and remove the server's names from its `configurable` and `context`.
+
+    Args:
+        request: The request.
+        is_new: Whether its run has no thread, so that no state is there to go on from.
 
     Returns:
         Whether a name was removed.
@@ -125,6 +151,8 @@ def check_request(request: dict[str, Any]) -> bool:
     command = request.get("command")
     if command and "resume" in command and not any(value is not None for value in command.values()):
         raise ConfigError("command.resume: it is empty; give the decision that the run waits for")
+    if is_new and command and not request.get("input") and not command.get("goto"):
+        raise ConfigError("command.goto: name the node to begin at, or send an input: this run has no thread")
     return removed
 
 

@@ -60,7 +60,7 @@ class OwnSettings:
         try:
             body, disconnect = await _read_body(receive)
             if disconnect is None and body:
-                body = await asyncio.to_thread(checked_body, body)
+                body = await asyncio.to_thread(checked_body, body, is_new="/threads/" not in scope["path"])
         except _TooLargeError:
             largest = format_bytes(MAX_BODY, binary=True)
             await _refuse(send, 413, f"the request is larger than {largest}: send names of files")
@@ -139,8 +139,12 @@ async def _read_body(receive: Receive) -> tuple[bytes, Message | None]:
             return bytes(body), None
 
 
-def checked_body(body: bytes) -> bytes:
+def checked_body(body: bytes, *, is_new: bool = False) -> bytes:
     """Return a request's body, or a batch of requests, as the server may read it.
+
+    Args:
+        body: The body.
+        is_new: Whether its runs have no thread.
 
     Raises:
         ConfigError: The body is not JSON, or is outside the schema.
@@ -152,7 +156,7 @@ def checked_body(body: bytes) -> bytes:
     is_changed = False
     removed: set[str] = set()
     for request in requests_in(sent):
-        is_changed |= check_request(request)
+        is_changed |= check_request(request, is_new=is_new)
         configurable = (request.get("config") or {}).get("configurable") or {}
         for name in configurable.keys() & _NAMES:
             removed.add(name)

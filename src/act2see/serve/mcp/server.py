@@ -35,6 +35,7 @@ from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.run import aask
+from act2see.graphs.state import MAX_OPTION, MAX_OPTIONS, MAX_QUESTION
 from act2see.serve.failures import failure_message, log_failure
 from act2see.serve.mcp.progress import Narrator, frame_text, progress
 from act2see.tools.frames import FrameRef, Record
@@ -54,12 +55,17 @@ PICTURES = 16
 MAX_FOUND = 16
 """The maximum number of frames that a call of find_frames may ask for."""
 
+_MAX_NAME = 4096  # characters of a file's path or a URL
+_MAX_ID = 200  # characters of a trace's id
 _DOWNLOADS = 4  # at one time; others wait
 T = TypeVar("T")
 Ctx = Context[Any, Any]
 Video = Annotated[
     str,
-    Field(description="A video, named as by list_videos. `name#t=2,8` is the part from second 2 to 8."),
+    Field(
+        max_length=_MAX_NAME,
+        description="A video, named as by list_videos. `name#t=2,8` is the part from second 2 to 8.",
+    ),
 ]
 
 
@@ -155,9 +161,14 @@ class _Tools:
         self,
         ctx: Ctx,
         video: Video,
-        question: Annotated[str, Field(description="A question about the video.")],
+        question: Annotated[
+            str, Field(max_length=MAX_QUESTION, description="A question about the video.")
+        ],
         options: Annotated[
-            list[str] | None, Field(description="The possible answers of a multiple-choice question.")
+            list[Annotated[str, Field(max_length=MAX_OPTION)]] | None,
+            Field(
+                max_length=MAX_OPTIONS, description="The possible answers of a multiple-choice question."
+            ),
         ] = None,
     ) -> Annotated[CallToolResult, AskResult]:
         """Ask a question about a video. Returns the answer, and the frames that were retrieved or imagined to
@@ -185,7 +196,7 @@ class _Tools:
         self,
         ctx: Ctx,
         video: Video,
-        query: Annotated[str, Field(description="A description of the frame.")],
+        query: Annotated[str, Field(max_length=MAX_QUESTION, description="A description of the frame.")],
         k: Annotated[int, Field(ge=1, le=MAX_FOUND, description="The number of frames.")] = 4,
     ) -> Annotated[CallToolResult, FindResult]:
         """Find the frames of a video that best match a text, with times and scores."""
@@ -209,7 +220,7 @@ class _Tools:
         return _tool_result(result, [TextContent(text=text), *pictures])
 
     async def show_trace(
-        self, id: Annotated[str, Field(description="The id that ask_video returned.")]
+        self, id: Annotated[str, Field(max_length=_MAX_ID, description="The id that ask_video returned.")]
     ) -> Annotated[CallToolResult, ShowResult]:
         """Show how an answer was found: the whole chain of thought, with each frame at its place in it."""
         return await _run_tool("show_trace", self._show(id))

@@ -6,8 +6,7 @@ body has a time limit as a whole, since one byte a second is not silence. A few 
 and their pictures decoded, so that a burst of them leaves memory and the processor to the engine. Short
 requests have places of their own: they do not wait behind long ones.
 
-uvicorn limits the time between two requests of a connection, but not that of a request's head.
-`PunctualHttp` closes a connection whose head does not come.
+The head of a request is bounded by `serve/heads.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from act2see.serve.openai.wire import ProtocolError
 from act2see.tools.runtime.text import format_bytes
@@ -30,8 +29,6 @@ MAX_BODIES = 4 * MAX_BODY
 """The maximum size of all requests that are read or parsed at one time, in bytes."""
 BODY_SECONDS = 60.0
 """The time within which a request's body must come."""
-HEAD_SECONDS = 20.0
-"""The time within which a request's head must come."""
 _PLACES = 2  # the requests of a kind that are read at one time
 _SHORT = 64 << 10  # bytes of a short request
 
@@ -92,40 +89,3 @@ class Intake:
             raise ProtocolError(
                 429, "too many large requests are under way: try again in a second", "server_busy"
             )
-
-
-def punctual_http(seconds: float = HEAD_SECONDS) -> type[asyncio.Protocol]:
-    """Return uvicorn's HTTP protocol, which closes connections whose next head does not come in time.
-
-    Args:
-        seconds: The time for a head, from the beginning of the connection or the end of the last answer.
-    """
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
-    base: Any = AutoHTTPProtocol
-
-    class PunctualHttp(base):  # type: ignore[misc]
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._await_head()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._await_head()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head_timer.cancel()
-            super().connection_lost(exc)
-
-        def _await_head(self) -> None:
-            if timer := getattr(self, "_head_timer", None):
-                timer.cancel()
-            self._head_timer = self.loop.call_later(seconds, self._close_if_silent)
-
-        def _close_if_silent(self) -> None:
-            # A cycle begins when a head is complete.
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.close()
-
-    protocol: type[asyncio.Protocol] = PunctualHttp
-    return protocol

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from act2see.agent.reasoners.base import Delta
 from act2see.errors import Act2SeeError, ContextError
 from act2see.serve.failures import LogFailures, failure_message, log_failure
+from act2see.serve.heads import HEAD_SECONDS, bounded_http
 from act2see.serve.hosts import AllowedHosts
-from act2see.serve.openai.intake import HEAD_SECONDS, Intake, punctual_http
+from act2see.serve.openai.intake import Intake
 from act2see.serve.openai.model import End, ServedModel
 from act2see.serve.openai.rollout import ChatPrompt, build_prompt
 from act2see.serve.openai.schema import openapi_schema
@@ -282,7 +283,7 @@ def _server(app: Starlette, head_seconds: float = HEAD_SECONDS) -> uvicorn.Serve
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http=punctual_http(head_seconds),
+            http=bounded_http(head_seconds),
             log_level="warning",
             ws="none",
             lifespan="off",

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from act2see.agent.reasoners.base import Done
 from act2see.tools.runtime.text import first_problem
@@ -98,6 +98,16 @@ class StreamOptions(Wire):
     include_usage: bool | None = None
 
 
+_StopList = Annotated[list[str], Field(max_length=MAX_STOPS)]
+# One text is read as a list of it: for a union, an error would be about the type that was not meant.
+_Stops = Annotated[
+    _StopList,
+    BeforeValidator(
+        lambda sent: [sent] if isinstance(sent, str) else sent, json_schema_input_type=str | _StopList
+    ),
+]
+
+
 class ChatRequest(Wire):
     """A request for a chat completion."""
 
@@ -107,7 +117,7 @@ class ChatRequest(Wire):
     messages: Annotated[list[Message], Field(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
+    stop: _Stops | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -134,8 +144,7 @@ class ChatRequest(Wire):
     @property
     def stops(self) -> tuple[str, ...]:
         """The non-empty stop strings."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(stop for stop in stops if stop)
+        return tuple(stop for stop in self.stop or () if stop)
 
 
 def read_request(body: bytes) -> ChatRequest:

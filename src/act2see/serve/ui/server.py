@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from act2see.errors import Act2SeeError, ConfigError
 from act2see.graphs.config import Config
 from act2see.serve.failures import LogFailures
+from act2see.serve.heads import bounded_http
 from act2see.serve.hosts import AllowedHosts, allowed_hosts
 from act2see.serve.ui.catalog import VideoCatalog
 from act2see.serve.ui.controls import Controls
@@ -271,7 +272,11 @@ def _server(site: Site) -> uvicorn.Server:
             await super().shutdown(sockets)
 
     app = build_app(site)
-    return Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=5))
+    return Server(
+        uvicorn.Config(
+            app, http=bounded_http(), log_level="warning", ws="none", timeout_graceful_shutdown=5
+        )
+    )
 
 
 def _address(listening: socket.socket) -> str:
