@@ -92,6 +92,8 @@ class Suite:
     problems: tuple[Problem, ...]
     ids: tuple[str, ...] = ()
     """The ids of all samples, in the order of the file."""
+    digest: str = ""
+    """What it is known by, if not by its samples: a benchmark that is drawn has as many as are asked."""
 
     def __str__(self) -> str:
         lines = [f"{self.benchmark}: {len(self.samples)} questions"]

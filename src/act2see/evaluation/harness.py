@@ -248,7 +248,7 @@ def open_evaluation(
     setting = Setting(
         benchmark=suite.benchmark,
         source=source,
-        digest=digest_of((*suite.samples, *suite.absent)),
+        digest=suite.digest or digest_of((*suite.samples, *suite.absent)),
         arm=arm.name,
         config=arm.config.hash,
         seed=options.seed,
