@@ -77,6 +77,11 @@ def test_ones_own_questions(run: Run, own: Path, tmp_path: Path) -> None:
     assert "holds another run (digest" in run("eval", own, "--missing", "skip", *out, code=2).output
     refused = run("eval", "board", "--limit", 2, *out, code=2).output
     assert "holds another run (benchmark 'own', not 'board')" in refused
+    write_rows(own, absent)
+    none = run("eval", own, "--missing", "wrong", "--diagnose", "--out", tmp_path / "none").output
+    assert "own, micro: 0.0 % accuracy (1 questions)" in none
+    assert "answers: missing 1" in none
+    assert "inspect view" not in none  # there are no logs
 
 
 def test_ones_own_questions_from_csv(own: Path) -> None:

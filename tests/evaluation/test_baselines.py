@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmarks.evaluation import InstantArm, make_suite
 
 from act2see.errors import BenchmarkError
 from act2see.evaluation.baselines import score_baselines
 from act2see.evaluation.benchmarks import load_benchmark
+from act2see.evaluation.harness import Options, open_evaluation
+from act2see.evaluation.inspecting import run_tasks
+from act2see.evaluation.records import read_questions
+from act2see.evaluation.replies import shuffle_order
 from act2see.evaluation.statistics import compare_runs, measure_share
 from tests.evaluation import records as r
 from tests.evaluation.test_benchmarks import real
@@ -33,6 +40,36 @@ def test_baselines_answer_both_questions_of_egonormia(tmp_path: Path) -> None:
     own = load_benchmark("own", r.write_lines(tmp_path / "mine.jsonl", lines), missing="wrong")
     with pytest.raises(BenchmarkError, match="no question with options"):
         score_baselines(own)
+
+
+def test_baselines_see_the_order_that_was_shown(tmp_path: Path) -> None:
+    suite = make_suite(6)
+    suite = replace(suite, samples=suite.samples[:4], absent=suite.samples[4:])
+    shown = Options(shuffle=True, epochs=2, seed=3, missing="wrong", pictures=False)
+    evaluation = open_evaluation(suite, InstantArm(), shown, tmp_path / "run")
+    run_tasks(evaluation)
+    done = evaluation.finish()
+    evaluation.folder.close()
+    lines = list(read_questions(tmp_path / "run"))
+    assert all(line.order for line in lines)  # those without a video, too
+    truths = Counter(line.truth for line in lines)
+    assert truths != Counter("ABABAB" * 2)
+    found = {baseline.name: baseline.accuracy for baseline in done.baselines}
+    for letter in "ABCD":
+        assert found[f"always {letter}"] == pytest.approx(100 * truths[letter] / 12)
+    longest = [max(line.options, key=len) == line.options["ABCD".index(line.truth)] for line in lines]
+    assert found["longest"] == pytest.approx(100 * sum(longest) / 12)
+
+
+def test_baselines_of_egonormia_see_both_orders(tmp_path: Path) -> None:
+    rows = [r.egonormia(n, right=1) for n in range(12)]
+    suite = load_benchmark("egonormia", r.write_json(tmp_path / "final_data.json", rows), missing="wrong")
+    first = [shuffle_order(s.options, s.id, 5).index(1) == 0 for s in suite.absent]
+    second = [shuffle_order(s.options, f"{s.id} then", 5).index(1) == 0 for s in suite.absent]
+    measures = score_baselines(suite, [5])["always A"].measures
+    assert measures["action"] == pytest.approx(100 * sum(first) / 12)
+    assert measures["justification"] == pytest.approx(100 * sum(second) / 12)
+    assert 0 < sum(first) < 12 > sum(second) > 0
 
 
 def test_the_known_baselines_of_the_real_vitib() -> None:

@@ -16,12 +16,13 @@ from act2see.errors import BenchmarkError, ReasonerError, VideoError, WeightsErr
 from act2see.evaluation.asking import Question, tell_apart
 from act2see.evaluation.benchmarks import Suite, load_benchmark
 from act2see.evaluation.harness import Options, choose_questions, open_evaluation
-from act2see.evaluation.inspecting import run_tasks
+from act2see.evaluation.inspecting import make_task, run_tasks
 from act2see.evaluation.keeping import RunFolder
 from act2see.evaluation.records import QUESTIONS, RunRecord, read_questions, read_run
 from act2see.evaluation.samples import Sample
 from act2see.evaluation.summary import describe
 from act2see.graphs.config import load_config
+from act2see.micro.study.board import load_board
 from act2see.micro.study.peers import Study
 from act2see.trace.record import Answer
 from act2see.trace.trace import Trace
@@ -248,6 +249,34 @@ def test_missing_videos_are_an_explicit_choice(run: Run, tmp_path: Path) -> None
     assert wrong.missing.videos == ("clips/4.mp4", "clips/5.mp4")
     assert "2 questions count as wrong" in "\n".join(describe(wrong))
     assert "2 questions are left out" in "\n".join(describe(skip))
+
+
+def test_a_run_without_any_video_counts_all_as_wrong(run: Run, tmp_path: Path) -> None:
+    suite = make_suite(3)
+    suite = replace(suite, samples=(), absent=suite.samples)
+    options = replace(QUICK, missing="wrong")
+    done = run(suite, InstantArm(), options)
+    assert done.score is not None
+    assert (done.score.headline, done.score.accuracy.n) == (0.0, 3)
+    assert done.totals.statuses == {"missing": 3}
+    assert "answers: missing 3" in "\n".join(describe(done))
+    evaluation = open_evaluation(suite, InstantArm(), options, tmp_path / "run")
+    with pytest.raises(BenchmarkError, match="no question of instant has its video"):
+        make_task(evaluation)
+    evaluation.folder.close()
+
+
+def test_the_limit_of_the_board_can_grow(run: Run, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for count in (3, 5):
+        suite = load_board(count, tmp_path / "clips")
+        done = run(suite, InstantArm(log), replace(QUICK, limit=count))
+        assert done.totals.questions == count
+    assert len(log.read_text().splitlines()) == 5  # the first ones were not asked again
+    few = load_board(3, tmp_path / "clips")
+    assert few.samples == suite.samples[:3]
+    with pytest.raises(BenchmarkError, match="holds 5 questions and --limit asks for 3: a limit can only"):
+        open_evaluation(few, InstantArm(), replace(QUICK, limit=3), tmp_path / "run")
 
 
 def test_a_folder_holds_one_run(tmp_path: Path) -> None:

@@ -202,14 +202,15 @@ def _run(
             _ask(evaluation)
             for line in describe(evaluation.finish()):
                 say(line)
-            if diagnosis:
+            if diagnosis and evaluation.samples:
                 _diagnose(evaluation)
     except KeyboardInterrupt:
         raise interrupted("interrupted; the same command continues") from None
     finally:
         evaluation.folder.close()
         asyncio.run(arm.close())
-    note(f"written to {folder}; look at answers with: inspect view --log-dir {folder / 'logs'}")
+    logs = f"; look at answers with: inspect view --log-dir {folder / 'logs'}" if evaluation.samples else ""
+    note(f"written to {folder}{logs}")
 
 
 def _diagnose(evaluation: Evaluation) -> None:

@@ -1,14 +1,18 @@
-"""Blind baselines: what one scores without the video. A benchmark's number means little without them."""
+"""Blind baselines: what one scores without the video. A benchmark's number means little without them.
+
+They answer what the run asked: where options were shuffled, they see the order that the seed drew, and where
+a question was asked several times, they answer it as often.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from act2see.errors import BenchmarkError
 from act2see.evaluation.benchmarks import Suite, keep_samples
-from act2see.evaluation.replies import Reply
+from act2see.evaluation.replies import Reply, show_options, shuffle_order
 from act2see.evaluation.samples import Sample
-from act2see.evaluation.scoring import Score, Scored, score_sample, summarise
+from act2see.evaluation.scoring import Score, Scored, merge_epochs, score_sample, summarise
 from act2see.trace.options import LETTERS
 
 _Rule = Callable[[tuple[str, ...]], int]
@@ -33,14 +37,24 @@ def list_baselines(suite: Suite) -> dict[str, _Rule]:
     return rules
 
 
-def answer_blindly(sample: Sample, rule: _Rule) -> Reply:
-    """Return the reply of a baseline."""
-    then = None if sample.then is None else LETTERS[rule(sample.then.options)]
-    return Reply(body=LETTERS[rule(sample.options)], then=then)
+def answer_blindly(sample: Sample, rule: _Rule, seed: int | None = None) -> Reply:
+    """Return the reply of a baseline to options in the order of a seed."""
+    order = shuffle_order(sample.options, sample.id, seed)
+    body = LETTERS[rule(show_options(sample.options, order))]
+    if sample.then is None:
+        return Reply(body=body, order=order)
+    then_order = shuffle_order(sample.then.options, f"{sample.id} then", seed)
+    then = LETTERS[rule(show_options(sample.then.options, then_order))]
+    return Reply(body=body, order=order, then=then, then_order=then_order)
 
 
-def score_baselines(suite: Suite) -> dict[str, Score]:
+def score_baselines(suite: Suite, seeds: Sequence[int | None] = (None,)) -> dict[str, Score]:
     """Score each baseline on the questions with options, whether or not their video is here.
+
+    Args:
+        suite: The questions.
+        seeds: The seeds that the order of options was drawn from, one for each time that a question was
+            asked; None for the order of the file.
 
     Raises:
         BenchmarkError: No question has options.
@@ -49,17 +63,19 @@ def score_baselines(suite: Suite) -> dict[str, Score]:
     samples = (*choices.samples, *choices.absent)
     if not samples:
         raise BenchmarkError(f"{suite.benchmark} has no question with options, so no blind baseline")
-    return {
-        name: summarise(suite.benchmark, [_score_blindly(sample, rule) for sample in samples])
-        for name, rule in list_baselines(choices).items()
-    }
+    scores = {}
+    for name, rule in list_baselines(choices).items():
+        asked = [merge_epochs([_score_blindly(sample, rule, seed) for seed in seeds]) for sample in samples]
+        scores[name] = summarise(suite.benchmark, asked)
+    return scores
 
 
-def _score_blindly(sample: Sample, rule: _Rule) -> Scored:
+def _score_blindly(sample: Sample, rule: _Rule, seed: int | None) -> Scored:
     """Score a baseline. A letter needs no reader, which would take most of the time of a large benchmark."""
     if sample.then is not None:
-        return score_sample(sample, answer_blindly(sample, rule))
-    is_right = rule(sample.options) == sample.right
+        return score_sample(sample, answer_blindly(sample, rule, seed))
+    order = shuffle_order(sample.options, sample.id, seed)
+    is_right = order[rule(show_options(sample.options, order))] == sample.right
     return Scored(
         id=sample.id,
         score=float(is_right),

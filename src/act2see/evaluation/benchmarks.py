@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from act2see.errors import BenchmarkError, SourceError
 from act2see.evaluation import parsers
+from act2see.evaluation.choices import check_count
 from act2see.evaluation.samples import FieldError, Sample, make_sample
 from act2see.evaluation.tables import Row, locate_table, read_rows
 from act2see.tools.runtime.text import quote_text
@@ -91,6 +92,8 @@ class Suite:
     problems: tuple[Problem, ...]
     ids: tuple[str, ...] = ()
     """The ids of all samples, in the order of the file."""
+    digest: str = ""
+    """What it is known by, if not by its samples: a benchmark that is drawn has as many as are asked."""
 
     def __str__(self) -> str:
         lines = [f"{self.benchmark}: {len(self.samples)} questions"]
@@ -175,7 +178,8 @@ def _sort(loaded: Iterator[Sample | Problem]) -> tuple[list[Sample], list[Proble
 def _parse_rows(
     name: str, parse: Callable[[dict[str, Any]], Iterator[Sample]], rows: Iterator[Row]
 ) -> Iterator[Sample | Problem]:
-    seen: set[str] = set()
+    seen: dict[str, tuple[str, Sample]] = {}
+    unread: dict[str, None] = {}
     for record, row in rows:
         if not isinstance(row, dict):
             why = row if isinstance(row, str) else f"is {type(row).__name__}, not an object"
@@ -184,13 +188,29 @@ def _parse_rows(
         try:
             for sample in parse(row):
                 if sample.id in seen:
+                    _check_double(sample, record, *seen[sample.id])
                     why = f"{quote_text(sample.id)!r} is there twice: the first record is used"
                     yield Problem(name, record, "id", why)
                 else:
-                    seen.add(sample.id)
+                    seen[sample.id] = record, sample
                     yield sample
+            if parse is parsers.parse_own:
+                unread |= dict.fromkeys(parsers.list_unread(row))
         except FieldError as e:
             yield Problem(name, record, e.field, e.why)
+    if unread:
+        why = f"{quote_text(', '.join(unread), 120)} are not read: no field of a question, and no short text"
+        yield Problem(name, "all", "fields", why, dropped=False)
+
+
+def _check_double(sample: Sample, record: str, first_record: str, first: Sample) -> None:
+    """Raise `BenchmarkError` if two questions have one id: which of them is meant cannot be known."""
+    parts = ("video", "question", "options", "kind", "answer", "then", "sensible", "trim")
+    if differing := [part for part in parts if getattr(sample, part) != getattr(first, part)]:
+        raise BenchmarkError(
+            f"{first_record} and {record} have one id, {quote_text(sample.id)!r}, and differ "
+            f"({', '.join(differing)}): give each question an id of its own"
+        )
 
 
 def _load_training_source(
@@ -206,12 +226,19 @@ def _load_training_source(
     rows = {str(row.get(key)): row for _, row in read_rows(found) if isinstance(row, dict)}
     try:
         for item in load(found, None, without_chains=True):
-            yield item if isinstance(item, Problem) else _convert(item, rows[item.id], fields)
+            if isinstance(item, Problem):
+                yield item
+                continue
+            try:
+                yield _convert(item, rows[item.id], fields)
+            except FieldError as e:
+                yield Problem(benchmark.name, item.id, e.field, e.why)
     except SourceError as e:
         raise BenchmarkError(str(e)) from e
 
 
 def _convert(item: SourceSample, row: dict[str, Any], fields: tuple[str, ...]) -> Sample:
+    check_count(item.options, "options")
     return make_sample(
         id=item.id,
         benchmark=item.source,

@@ -8,8 +8,8 @@ of one that was not.
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,8 +33,9 @@ from act2see.evaluation.recording import (
     trace_name,
 )
 from act2see.evaluation.records import Baseline, Budgets, MissingVideos, QuestionRecord, RunRecord, Setting
+from act2see.evaluation.replies import Order, shuffle_order
 from act2see.evaluation.samples import Sample
-from act2see.evaluation.scoring import Scored, score_reply, summarise
+from act2see.evaluation.scoring import Scored, merge_epochs, score_reply, summarise
 from act2see.tools.runtime.text import first_line
 from act2see.trace.trace import Trace
 
@@ -114,7 +115,7 @@ class Evaluation:
                 self.arm, sample, seed, name, shuffle=self.options.shuffle, chains=self.options.chains
             )
         except OWN_FAULTS as e:
-            record = make_failed(sample, self.arm.name, seed, first_line(e))
+            record = make_failed(sample, self.arm.name, seed, first_line(e), self._order(sample, seed))
             self.folder.append(record)
             return record, ()
         record = await self._record(sample, seed, told)
@@ -138,9 +139,9 @@ class Evaluation:
         Raises:
             BenchmarkError: Questions have no answer yet.
         """
-        missing = [make_missing(s, self.arm.name, seed) for s in self.absent for seed in self._seeds()]
-        for record in missing:
-            self.folder.append(record)
+        for sample in self.absent:
+            for seed in self._seeds():
+                self.folder.append(make_missing(sample, self.arm.name, seed, self._order(sample, seed)))
         if lost := [key for key in self.keys if key not in self.folder]:
             raise BenchmarkError(
                 f"{len(lost):,} of {len(self.keys):,} questions have no answer yet: "
@@ -169,6 +170,10 @@ class Evaluation:
     def _seeds(self) -> range:
         return range(self.options.seed, self.options.seed + self.options.epochs)
 
+    def _order(self, sample: Sample, seed: int) -> Order:
+        """Return the order in which the options of a question are shown; empty for that of the file."""
+        return shuffle_order(sample.options, sample.id, seed) if self.options.shuffle else ()
+
     def _scored(self) -> Iterable[Scored]:
         """Yield one score for each question: the mean over its seeds, since these are not independent."""
         if self.options.epochs == 1:
@@ -185,7 +190,7 @@ class Evaluation:
             self.suite.benchmark, tuple(self.samples.values()), self.absent, "wrong", (), self.suite.ids
         )
         try:
-            scores = score_baselines(asked)
+            scores = score_baselines(asked, self._seeds() if self.options.shuffle else (None,))
         except BenchmarkError:  # no question has options
             return ()
         return tuple(
@@ -243,7 +248,7 @@ def open_evaluation(
     setting = Setting(
         benchmark=suite.benchmark,
         source=source,
-        digest=digest_of((*suite.samples, *suite.absent)),
+        digest=suite.digest or digest_of((*suite.samples, *suite.absent)),
         arm=arm.name,
         config=arm.config.hash,
         seed=options.seed,
@@ -328,18 +333,6 @@ def choose_questions(suite: Suite, limit: int | None, *, skip: bool) -> frozense
             break
         chosen.update(groups[name])
     return frozenset(chosen)
-
-
-def merge_epochs(items: Sequence[Scored]) -> Scored:
-    """Return one score of several answers to a question: their mean."""
-    score = sum(item.score for item in items) / len(items)
-    measures = {
-        name: sum(item.measures.get(name, 0.0) for item in items) / len(items)
-        for name in sorted({name for item in items for name in item.measures})
-    }
-    outcomes = Counter(item.outcome for item in items)
-    outcome = outcomes.most_common(1)[0][0] if len(outcomes) == 1 or not 0 < score < 1 else "partly"
-    return items[0].model_copy(update={"score": score, "outcome": outcome, "measures": measures})
 
 
 def now() -> str:

@@ -67,6 +67,8 @@ def run_tasks(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> None
     """
     inspect_ai = load_inspect()
     options = evaluation.options
+    if not evaluation.samples:  # no video is here, and all count as wrong
+        return
     number = 0
     # The logs may hold what has no line: a video that failed and is tried again, a line that a power failure
     # took. It is asked in logs of their own.
@@ -101,7 +103,13 @@ def run_tasks(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> None
 
 
 def make_task(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> Any:
-    """Return the task of a run."""
+    """Return the task of a run.
+
+    Raises:
+        BenchmarkError: No question can be asked.
+    """
+    if not evaluation.samples:
+        raise BenchmarkError(f"no question of {evaluation.suite.benchmark} has its video: name their folder")
     inspect_ai = load_inspect()
     from inspect_ai.dataset import MemoryDataset
 

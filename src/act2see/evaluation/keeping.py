@@ -197,8 +197,10 @@ def _check_same(folder: Path, earlier: RunRecord, now: RunRecord) -> None:
                 f"{folder} holds another run ({field} {old!r}, not {new!r}): "
                 "name another folder with --out, since runs are not mixed"
             )
-    if now.limit is not None and (earlier.limit is None or now.limit < earlier.limit):
-        asked = "all" if earlier.limit is None else f"{earlier.limit:,}"
+    before = earlier.of if earlier.limit is None else earlier.limit
+    wanted = now.of if now.limit is None else now.limit
+    if wanted < before:
+        asked = "all" if earlier.limit is None and earlier.of == now.of else f"{before:,}"
         raise BenchmarkError(
-            f"{folder} holds {asked} questions and --limit asks for {now.limit:,}: a limit can only grow"
+            f"{folder} holds {asked} questions and --limit asks for {wanted:,}: a limit can only grow"
         )

@@ -12,18 +12,19 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from act2see.evaluation.choices import (
+    FIELDS,
+    check_count,
+    drop_labels,
+    find_columns,
+    gather_options,
+    take_letter,
+    take_letters,
+    take_options,
+)
 from act2see.evaluation.reading import AnswerKind
 from act2see.evaluation.regions import read_intervals
-from act2see.evaluation.samples import (
-    FieldError,
-    FollowUp,
-    Sample,
-    drop_labels,
-    make_sample,
-    take_letter,
-    take_options,
-    take_text,
-)
+from act2see.evaluation.samples import FieldError, FollowUp, Sample, make_sample, take_text
 from act2see.trace.options import LETTERS
 
 Fields = dict[str, Any]
@@ -52,7 +53,8 @@ _OWN = {
     "chain",
     "frames",
 }
-_OWN |= {"trim", "licence"}
+_OWN |= {"trim", "licence", "choices", "candidates"}
+_LONGEST_GROUP = 80  # characters
 
 
 def parse_video_mme(row: Fields) -> Iterator[Sample]:
@@ -203,23 +205,19 @@ def parse_own(row: Fields) -> Iterator[Sample]:
     """One's own JSON Lines or CSV: `video`, `question`, `answer`, and as needed `options`, `kind`, `id`,
     `trim`.
 
-    The kind may also be OmniAgent's `question_type` (MCQ, TR, FF, NUM, SIZE). Other short fields are
-    groups.
+    The kind may also be OmniAgent's `question_type` (MCQ, TR, FF, NUM, SIZE). Options may also have a column
+    each. Other short fields are groups.
     """
     question, video = take_text(row, "question"), take_text(row, "video")
-    raw = row.get("options")
-    if isinstance(raw, str):
-        raw = [part for part in raw.split("|") if part.strip()]
-    options = take_options({"options": raw}, "options") if raw else ()
+    options, _ = gather_options(row)
     kind = str(row.get("kind") or row.get("question_type") or ("choice" if options else "text")).casefold()
     kind = _KINDS.get(kind, kind)
-    answer = take_letter(row, "answer", options) if kind == "choice" else take_text(row, "answer")
+    if kind == "choice":
+        answer = take_letter(row, "answer", options)
+    else:
+        answer = take_letters(row, "answer", options) if kind == "choices" else take_text(row, "answer")
     groups = dict(row["groups"]) if isinstance(row.get("groups"), dict) else {}
-    groups |= {
-        k: str(v)
-        for k, v in row.items()
-        if k not in _OWN and isinstance(v, str | int) and 0 < len(str(v)) <= 80
-    }
+    groups |= _own_groups(row)
     trim = read_intervals(str(row["trim"])) if row.get("trim") else None
     if row.get("trim") and (trim is None or len(trim) != 1):
         raise FieldError("trim", f"{row['trim']!r} is not a start time and a later end time")
@@ -241,6 +239,22 @@ def parse_own(row: Fields) -> Iterator[Sample]:
     )
 
 
+def _own_groups(row: Fields) -> dict[str, str]:
+    """Return the fields of one's own record that scores are also given by."""
+    taken = _OWN | {column for family in find_columns(row) for column in family.values()}
+    return {
+        k: str(v)
+        for k, v in row.items()
+        if k not in taken and isinstance(v, str | int) and 0 < len(str(v)) <= _LONGEST_GROUP
+    }
+
+
+def list_unread(row: Fields) -> list[str]:
+    """Return the fields of one's own record that hold something and are not read."""
+    known = _OWN - set(FIELDS) | {"groups"} | gather_options(row)[1] | set(_own_groups(row))
+    return [k for k, v in row.items() if k not in known and v not in (None, "", [], {})]
+
+
 def _groups(row: Fields, *fields: str) -> dict[str, str]:
     return {field: take_text(row, field) for field in fields}
 
@@ -254,7 +268,12 @@ def _texts(row: Fields, field: str) -> tuple[str, ...]:
     value = row.get(field)
     if not isinstance(value, list) or len(value) < 2 or not all(isinstance(text, str) for text in value):
         raise FieldError(field, "is missing" if value is None else "must be a list of texts")
-    return drop_labels([text.strip() or _NOTHING for text in value])
+    check_count(value, field)
+    texts = tuple(text.strip() or _NOTHING for text in value)
+    without = drop_labels(texts)
+    # The right one is named by its place, so labels in another order stay as they are.
+    keeps_places = all(text.endswith(rest) for text, rest in zip(texts, without, strict=True))
+    return tuple(without) if keeps_places else texts
 
 
 def _place(row: Fields, fields: tuple[str, ...], count: int) -> int:

@@ -100,15 +100,15 @@ def save_trace(trace: Trace, path: Path) -> None:
         new.write_text(trace.to_json() + "\n", encoding="utf-8")
 
 
-def make_failed(sample: Sample, arm: str, seed: int, error: str) -> QuestionRecord:
+def make_failed(sample: Sample, arm: str, seed: int, error: str, order: Order = ()) -> QuestionRecord:
     """Return the line of a question that cannot be asked."""
-    about = _about(sample, arm, seed, ())
+    about = _about(sample, arm, seed, order)
     return QuestionRecord(**about, correct=False, score=0.0, status="failed", outcome="failed", error=error)
 
 
-def make_missing(sample: Sample, arm: str, seed: int) -> QuestionRecord:
+def make_missing(sample: Sample, arm: str, seed: int, order: Order = ()) -> QuestionRecord:
     """Return the line of a question whose video is missing."""
-    about = _about(sample, arm, seed, ())
+    about = _about(sample, arm, seed, order)
     return QuestionRecord(**about, correct=False, score=0.0, status="missing", outcome="no video")
 
 

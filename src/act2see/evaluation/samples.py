@@ -7,7 +7,6 @@ dropped silently.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -19,9 +18,6 @@ from act2see.tools.frames import Record
 from act2see.tools.runtime.text import first_problem, quote_text
 from act2see.tools.video.window import Window
 from act2see.trace.options import LETTERS
-
-_LABEL = re.compile(r"\s*\(?([A-Z])\)?\s*[.:)]+\s+")
-_LONE_LETTER = re.compile(r"[\s(\[]*([A-Za-z])[\s)\].:]*")
 
 
 class FieldError(Exception):
@@ -101,6 +97,8 @@ class Sample(Record):
 def _check_letter(letter: str, options: tuple[str, ...], field: str) -> None:
     if len(options) < 2:
         raise ValueError(f"options: {len(options)} options are no choice")
+    if len(options) > len(LETTERS):
+        raise ValueError(f"options: {len(options)} options: at most {len(LETTERS)} can be shown")
     if len(letter) != 1 or letter not in LETTERS[: len(options)]:
         raise ValueError(
             f"{field}: {quote_text(letter)!r} is not one of {LETTERS[0]} to {LETTERS[len(options) - 1]}"
@@ -130,51 +128,3 @@ def take_text(row: dict[str, Any], *fields: str) -> str:
             return str(value).strip()
     known = quote_text(", ".join(map(str, row)), 120)
     raise FieldError(fields[0], f"is missing (the record has: {known})")
-
-
-def take_options(row: dict[str, Any], field: str, fewest: int = 2) -> tuple[str, ...]:
-    """Return options without their letters, from a list, a dictionary by letter, or lines of text."""
-    value = row.get(field)
-    if value is None:
-        raise FieldError(field, f"is missing (the record has: {quote_text(', '.join(map(str, row)), 120)})")
-    if isinstance(value, str):
-        value = [line for line in value.split("\n") if line.strip()]
-    elif isinstance(value, dict):
-        value = [value[letter] for letter in sorted(value) if str(value[letter] or "").strip()]
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(option, str) and option.strip() for option in value
-    ):
-        raise FieldError(field, "must be a list of non-empty texts")
-    if len(value) < fewest:
-        raise FieldError(field, f"holds {len(value)} options, not {fewest} or more")
-    return drop_labels(value)
-
-
-def drop_labels(options: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Return options without "A. " or "(A): ", if each has the letter of its place."""
-    labels = [_LABEL.match(option) for option in options]
-    has_all = all(label and label[1] == LETTERS[n] for n, label in enumerate(labels[: len(LETTERS)]))
-    if not has_all:
-        return tuple(option.strip() for option in options)
-    return tuple(
-        option[label.end() :].strip() for option, label in zip(options, labels, strict=True) if label
-    )
-
-
-def take_letter(row: dict[str, Any], field: str, options: tuple[str, ...]) -> str:
-    """Return the letter of the right option: the field holds it ("B", "(B)"), or the option's words.
-
-    Of two options with the same words it is the first. Raises `FieldError` if it is outside the options.
-    """
-    given = take_text(row, field)
-    if (alone := _LONE_LETTER.fullmatch(given)) and given not in options:
-        letter = alone[1].upper()
-        if letter in LETTERS[: len(options)]:
-            return letter
-        raise FieldError(field, f"{quote_text(given)!r} is not one of A to {LETTERS[len(options) - 1]}")
-    if given in options:
-        return LETTERS[options.index(given)]
-    label = _LABEL.match(given)
-    if label and given[label.end() :] in options:
-        return label[1]
-    raise FieldError(field, f"{quote_text(given)!r} is none of the {len(options)} options")

@@ -245,6 +245,18 @@ def _share(items: Iterable[Scored]) -> Share:
     return measure_share([item.score for item in items])
 
 
+def merge_epochs(items: Sequence[Scored]) -> Scored:
+    """Return one score of several answers to a question: their mean."""
+    score = sum(item.score for item in items) / len(items)
+    measures = {
+        name: sum(item.measures.get(name, 0.0) for item in items) / len(items)
+        for name in sorted({name for item in items for name in item.measures})
+    }
+    outcomes = Counter(item.outcome for item in items)
+    outcome = outcomes.most_common(1)[0][0] if len(outcomes) == 1 or not 0 < score < 1 else "partly"
+    return items[0].model_copy(update={"score": score, "outcome": outcome, "measures": measures})
+
+
 def score_groups(items: Sequence[Scored]) -> float:
     """Return Video-MME-v2's score, in percent: the mean over its groups of four questions.
 

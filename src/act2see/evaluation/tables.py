@@ -119,8 +119,10 @@ def _read_json(path: Path, text: str) -> Iterator[Row]:
 def _read_csv(path: Path, text: str, delimiter: str) -> Iterator[Row]:
     table = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
     try:
-        for n, row in enumerate(table, start=2):
-            yield f"line {n}", row if None not in row else "has more fields than the header"
+        begin = 2 if table.fieldnames is None else table.line_num + 1
+        for row in table:
+            yield f"line {begin}", row if None not in row else "has more fields than the header"
+            begin = table.line_num + 1
     except csv.Error as e:
         raise BenchmarkError(
             f"{path}, line {table.line_num + 1} cannot be read ({e}): check its quotes"

@@ -20,6 +20,8 @@ NAME = "board"
 QUESTIONS = 800
 """How many questions a run has without a limit: as many as `act2see micro test` asks."""
 
+_PROBED = 64  # questions that the hash of the board is made of: some of each family and kind
+
 
 def load_board(count: int = QUESTIONS, clips: Path | None = None) -> Suite:
     """Return questions of the board world. Their clips are written where they are not yet.
@@ -31,7 +33,14 @@ def load_board(count: int = QUESTIONS, clips: Path | None = None) -> Suite:
     folder = clips or default_cache() / "benchmarks" / NAME
     folder.mkdir(parents=True, exist_ok=True)
     samples = tuple(make_sample(item, folder) for item in items(count, "test"))
-    return Suite(NAME, samples, (), "wrong", (), tuple(sample.id for sample in samples))
+    ids = tuple(sample.id for sample in samples)
+    return Suite(NAME, samples, (), "wrong", (), ids, digest_board())
+
+
+def digest_board() -> str:
+    """Return a hash of what draws the questions and clips: of its first ones, however many are asked."""
+    drawn = "\0".join(map(repr, items(_PROBED, "test")))
+    return hashlib.blake2b(drawn.encode(), digest_size=8).hexdigest()
 
 
 def make_sample(item: Item, folder: Path) -> Sample:
