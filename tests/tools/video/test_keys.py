@@ -27,7 +27,7 @@ def check(path: Path, frames: int = FRAMES) -> None:
     assert all(np.abs(a - b).mean() > 2 for a, b in pairwise(truth)), "frames are alike"
     video = open_video(path)
     assert video.frames == frames
-    asked: list[Sequence[int]] = [range(frames), *([i] for i in range(1, frames, 4)), [5, 13, 27]]
+    asked: list[Sequence[int]] = [range(frames), *([i] for i in range(4, frames, 9)), [5, 12, 25]]
     for indices in asked:
         for i, _, pixels in video.read(indices, truth[0].shape[1::-1]):
             assert np.abs(pixels - truth[i]).mean() < 3, f"frame {i} of {indices}"
@@ -63,7 +63,6 @@ def write_palette(path: Path, codec: str, *, change: bool = False) -> Path:
         ("clip.mov", "rawvideo"),
         ("clip.mov", "smc"),
         ("clip.avi", "msrle"),
-        ("clip.avi", "png"),
         ("clip.avi", "zmbv"),
     ],
 )
@@ -83,8 +82,10 @@ def test_raw_pictures_of_few_bits_keep_their_shades(tmp_path: Path, name: str, p
     check(write_video(tmp_path / name, times, codec="rawvideo", pixel_format=pixel_format))
 
 
-@pytest.mark.parametrize("end", ["mpg", "vob"])
-@pytest.mark.parametrize(("codec", "b_frames"), [("mpeg2video", "0"), ("mpeg1video", "2")])
+@pytest.mark.parametrize(
+    ("end", "codec", "b_frames"),
+    [("mpg", "mpeg2video", "0"), ("vob", "mpeg2video", "2"), ("mpg", "mpeg1video", "2")],
+)
 def test_two_recordings_with_the_same_clock_are_not_mixed(
     tmp_path: Path, end: str, codec: str, b_frames: str
 ) -> None:
