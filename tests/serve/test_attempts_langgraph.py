@@ -20,8 +20,8 @@ import pytest
 if not find_spec("langgraph_api") or not find_spec("langgraph_cli"):
     pytest.skip("the LangGraph server is not installed: langgraph-cli[inmem]", allow_module_level=True)
 
-from tests.serve.endless import assert_heads_are_bounded
 from tests.serve.attempts import KEY, LISTS, OUTSIDE, Secrets, assert_reveals_nothing
+from tests.serve.endless import assert_heads_are_bounded
 from tests.serve.langgraph_process import langgraph_server
 
 from act2see.micro.questions import make_item

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import gc
+import io
 import json
 import socket
 import time
@@ -14,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from PIL import Image
 from tests.serve.endless import assert_heads_are_bounded
 
 from act2see.agent.parser import StopReason
@@ -44,6 +48,14 @@ def model(**settings: Any) -> ServedModel:
 
 def chat(*parts: Any) -> dict[str, Any]:
     return {"model": "brief", "messages": [{"role": "user", "content": list(parts)}]}
+
+
+def picture(width: int, height: int) -> dict[str, Any]:
+    """A white picture, which takes few bytes."""
+    out = io.BytesIO()
+    Image.new("1", (width, height), 1).save(out, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def text(words: str) -> dict[str, str]:
@@ -153,6 +165,38 @@ def test_a_short_request_does_not_wait_behind_long_ones() -> None:
             assert post(url, chat(text("?"))).status_code == 200
             assert intake.held == len(body)
         wait_for(lambda: intake.held == 0)  # a client that hangs up does not wait any longer
+
+
+def test_large_pictures_are_refused_or_decoded_alone() -> None:
+    served, intake = model(), Intake()
+    with serving(build_app(served, intake=intake)) as url:
+        for size, says in (((6001, 6000), "more than 36,000,000 pixels"), ((300, 1), "too narrow")):
+            refused = post(url, chat(picture(*size))).json()["error"]
+            assert refused["code"] == "invalid_image"
+            assert says in refused["message"]
+        body = json.dumps(chat(picture(2001, 2000))).encode()
+        with contextlib.ExitStack() as stack:
+            with served.pictures.alone:  # as if another were decoded
+                made = stack.enter_context(connection(url, head(len(body)) + body))
+                wait_for(lambda: intake.held == len(body))
+                assert post(url, chat(picture(1999, 2000))).status_code == 200
+                made.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    made.recv(1)
+            made.settimeout(30)
+            assert made.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_request_that_the_end_cancels_leaves_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    intake = Intake()
+    with contextlib.ExitStack() as stack:
+        with serving(build_app(model(), intake=intake), stop_seconds=0) as url:
+            made = stack.enter_context(connection(url, head(100) + b'{"mod'))
+            wait_for(lambda: intake.held == 5)
+        assert whole(made).startswith(b"HTTP/1.1 503")
+    logged = capsys.readouterr().err
+    assert "Traceback" not in logged
+    assert len(logged.splitlines()) <= 1
 
 
 class Watched(Reasoner):

@@ -3,10 +3,13 @@
 The message of an expected error (`Act2SeeError`) tells the user what to do. The text of any other error may
 contain paths, keys or other people's data, so it stays in the log. The operator uses the id to find the
 traceback of an error that a user reports.
+
+A request that the server's end cancels is no error: its client reads 503.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -14,6 +17,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 log = logging.getLogger(__name__)
+_STOPPING = "graceful shutdown"  # in uvicorn's reason to cancel a request
 
 
 def log_failure(operation: str, error: BaseException) -> str:
@@ -64,6 +68,14 @@ class LogFailures:
             await self.app(scope, receive, watched_send)
         except ClientDisconnect:
             return  # there is no client left to answer
+        except asyncio.CancelledError as e:
+            if _STOPPING not in str(e):
+                raise
+            # uvicorn would log a traceback for each request.
+            if not started:
+                message = "the server stops: try again when it runs"
+                error = {"message": message, "type": "server_error", "param": None, "code": None}
+                await send_json(send, 503, error, message)
         except Exception as e:
             id = log_failure(f"{scope['method']} {scope['path']}", e)
             if started:

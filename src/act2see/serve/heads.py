@@ -1,8 +1,8 @@
 """Bounds on the head of a request: its seconds and its bytes, for all HTTP servers.
 
 uvicorn limits the time between two requests of a connection, but not that of a request's head. With
-`httptools`, which it prefers, it does not limit the head's bytes either, and each byte of a short line costs 20
-in memory. `bounded_http` makes a protocol that does both. It counts the bytes since the parser last came
+`httptools`, which it prefers, it does not limit the head's bytes either, and each byte of a short line costs
+20 in memory. `bounded_http` makes a protocol that does both. It counts the bytes since the parser last came
 further (the end of a head, a part of a body, the end of a request), so the lines after a body in chunks are
 bounded, too. The other parser, `h11`, has the same limit of its own, and answers 400.
 

@@ -8,18 +8,17 @@ nothing, and the others are searched.
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from act2see.serve.heads import bound_every_head
 
 
 def repair_server() -> None:
-    """Bound the heads of requests, and let threads without a state be searched. A second call does nothing."""
+    """Bound the heads of requests, and let threads without a state be searched."""
     bound_every_head()
     with suppress(ImportError):  # another storage than that of `langgraph dev`
-        from langgraph_runtime_inmem import ops
-
-        _let_nothing_be_searched(ops)
+        _let_nothing_be_searched(import_module("langgraph_runtime_inmem.ops"))
 
 
 def _let_nothing_be_searched(ops: Any) -> None:

@@ -161,14 +161,10 @@ class _Tools:
         self,
         ctx: Ctx,
         video: Video,
-        question: Annotated[
-            str, Field(max_length=MAX_QUESTION, description="A question about the video.")
-        ],
+        question: Annotated[str, Field(max_length=MAX_QUESTION, description="A question about the video.")],
         options: Annotated[
             list[Annotated[str, Field(max_length=MAX_OPTION)]] | None,
-            Field(
-                max_length=MAX_OPTIONS, description="The possible answers of a multiple-choice question."
-            ),
+            Field(max_length=MAX_OPTIONS, description="The possible answers of a multiple-choice question."),
         ] = None,
     ) -> Annotated[CallToolResult, AskResult]:
         """Ask a question about a video. Returns the answer, and the frames that were retrieved or imagined to

@@ -2,8 +2,8 @@
 
 The `mcp` package drops a line that is not a JSON-RPC message, and the client waits forever. This happens with
 JSON that Python and JavaScript both write: text with a lone surrogate (an escape such as `\\ud800`), which is
-not valid Unicode. It also reads a request whose id is neither text nor a whole number as a notification, which
-is not answered, so its parser gets a check of the id (`_Types`).
+not valid Unicode. It also reads a request whose id is neither text nor a whole number as a notification, and
+does not answer it, so its parser gets a check of the id (`_Types`).
 """
 
 from __future__ import annotations

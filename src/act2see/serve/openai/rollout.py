@@ -20,7 +20,9 @@ import binascii
 import hashlib
 import io
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -29,12 +31,18 @@ from act2see.agent.rollout import ImagePiece, Piece, Rollout, TextPiece
 from act2see.serve.openai.wire import ChatRequest, ImagePart, ProtocolError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.forks import Lock
+from act2see.tools.video.limits import MAX_PIXELS as VIDEO_PIXELS
 from act2see.tools.video.pixels import opaque
 from act2see.tools.video.store import Pixels, frame_digest
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 80_000_000
 """The maximum number of pixels in a request; 256 frames of 448 x 448 have 51 million."""
+MAX_PICTURE = VIDEO_PIXELS
+"""The maximum number of pixels of one picture: as many as a video's may have."""
+_LARGE = (
+    4_000_000  # pixels of a picture that is decoded alone, because decoding takes up to 25 bytes for each
+)
 _MAX_ASPECT = 200  # the limit of Qwen's preprocessor
 _DATA = re.compile(r"data:image/[a-z.+-]+;base64,")
 
@@ -45,6 +53,8 @@ class RequestPictures:
     def __init__(self) -> None:
         self._pixels: WeakValueDictionary[str, Pixels] = WeakValueDictionary()
         self._lock = Lock()
+        self.alone = Lock()
+        """Held while a large picture is decoded."""
 
     def add(self, pixels: Pixels) -> tuple[FrameRef, Pixels]:
         """Add a picture. It stays available until its array is garbage-collected.
@@ -98,7 +108,9 @@ def build_prompt(request: ChatRequest, pictures: RequestPictures) -> ChatPrompt:
         pieces.append(TextPiece(f"<|im_start|>{role}\n", "control"))
         for m, part in enumerate(message.parts):
             if isinstance(part, ImagePart):
-                image = decode_picture(part.image_url.url, f"messages.{n}.content.{m}", pixels_left)
+                image = decode_picture(
+                    part.image_url.url, f"messages.{n}.content.{m}", pictures.alone, pixels_left
+                )
                 pixels_left -= image.shape[0] * image.shape[1]
                 frame, held = pictures.add(image)
                 pixels.append(held)
@@ -122,13 +134,16 @@ def build_prompt(request: ChatRequest, pictures: RequestPictures) -> ChatPrompt:
     return ChatPrompt(Rollout(tuple(pieces), session.hexdigest()), tuple(pixels))
 
 
-def decode_picture(url: str, field: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_picture(
+    url: str, field: str, alone: AbstractContextManager[Any], max_pixels: int = MAX_PIXELS
+) -> Pixels:
     """Return the picture of a data URL, `(height, width, 3)` uint8.
 
     Args:
         url: The data URL.
         field: The field of the request, for error messages.
-        max_pixels: The maximum number of pixels.
+        alone: Held while a large picture is decoded, so that several do not fill the memory.
+        max_pixels: The number of pixels that the request may still have.
 
     Raises:
         ProtocolError: 400, the picture cannot be read, or is too large or too narrow.
@@ -148,6 +163,8 @@ def decode_picture(url: str, field: str, max_pixels: int = MAX_PIXELS) -> Pixels
         data = base64.b64decode(url[head.end() :], validate=True)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
+            if width * height > MAX_PICTURE:
+                raise refusal(f"the picture has more than {MAX_PICTURE:,} pixels: send a smaller one")
             if width * height > max_pixels:
                 raise refusal(
                     f"the pictures of a request have more than {MAX_PIXELS:,} pixels: "
@@ -158,7 +175,8 @@ def decode_picture(url: str, field: str, max_pixels: int = MAX_PIXELS) -> Pixels
                     f"the picture is too narrow ({width} x {height}): "
                     f"the longer side must be less than {_MAX_ASPECT} times the shorter"
                 )
-            return np.array(opaque(image))
+            with alone if width * height > _LARGE else nullcontext():
+                return np.array(opaque(image))
     except binascii.Error as e:
         raise refusal(f"the base64 is invalid ({e})") from e
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # Pillow's errors

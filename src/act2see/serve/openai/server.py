@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 T = TypeVar("T")
+STOP_SECONDS = 5
+"""The time that requests have to end when the server stops."""
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -257,14 +259,17 @@ async def serve(app: Starlette, listening: socket.socket) -> None:
 
 
 @contextmanager
-def serving(app: Starlette, head_seconds: float = HEAD_SECONDS) -> Iterator[str]:
+def serving(
+    app: Starlette, head_seconds: float = HEAD_SECONDS, stop_seconds: int = STOP_SECONDS
+) -> Iterator[str]:
     """Serve in a thread, on a free port of this machine, within a `with` block. Yield the base URL.
 
     Args:
         app: The app.
         head_seconds: The time within which a request's head must come.
+        stop_seconds: The time that requests have to end when the block ends.
     """
-    server = _server(app, head_seconds)
+    server = _server(app, head_seconds, stop_seconds)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listening])), name="act2see-openai"
@@ -277,7 +282,9 @@ def serving(app: Starlette, head_seconds: float = HEAD_SECONDS) -> Iterator[str]
             thread.join()
 
 
-def _server(app: Starlette, head_seconds: float = HEAD_SECONDS) -> uvicorn.Server:
+def _server(
+    app: Starlette, head_seconds: float = HEAD_SECONDS, stop_seconds: int = STOP_SECONDS
+) -> uvicorn.Server:
     import uvicorn
 
     return uvicorn.Server(
@@ -287,6 +294,6 @@ def _server(app: Starlette, head_seconds: float = HEAD_SECONDS) -> uvicorn.Serve
             log_level="warning",
             ws="none",
             lifespan="off",
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=stop_seconds,
         )
     )

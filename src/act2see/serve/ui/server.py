@@ -273,9 +273,7 @@ def _server(site: Site) -> uvicorn.Server:
 
     app = build_app(site)
     return Server(
-        uvicorn.Config(
-            app, http=bounded_http(), log_level="warning", ws="none", timeout_graceful_shutdown=5
-        )
+        uvicorn.Config(app, http=bounded_http(), log_level="warning", ws="none", timeout_graceful_shutdown=5)
     )
 
 
