@@ -55,17 +55,13 @@ PICTURES = 16
 MAX_FOUND = 16
 """The maximum number of frames that a call of find_frames may ask for."""
 
-_MAX_NAME = 4096  # characters of a file's path or a URL
 _MAX_ID = 200  # characters of a trace's id
 _DOWNLOADS = 4  # at one time; others wait
 T = TypeVar("T")
 Ctx = Context[Any, Any]
+# Without a bound: a name that is too long is none in the folders, and is quoted in part.
 Video = Annotated[
-    str,
-    Field(
-        max_length=_MAX_NAME,
-        description="A video, named as by list_videos. `name#t=2,8` is the part from second 2 to 8.",
-    ),
+    str, Field(description="A video, named as by list_videos. `name#t=2,8` is the part from second 2 to 8.")
 ]
 
 
