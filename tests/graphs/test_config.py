@@ -133,6 +133,15 @@ def test_a_missing_key_points_to_presets() -> None:
         load_config({"encoder": {"weights": "owner/encoder"}})
 
 
+@pytest.mark.parametrize("text", [f"preset: mic{'9' * 3000}", f"preset: micro\nname: !!{'9' * 3000}"])
+def test_a_long_value_is_quoted_in_part(tmp_path: Path, text: str) -> None:
+    (tmp_path / "long.yaml").write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_config(tmp_path / "long.yaml")
+    assert len(str(raised.value)) < 600
+    assert "\n" not in str(raised.value)
+
+
 def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"there is no config file .*micr; did you mean the preset 'micro'\?"

@@ -39,7 +39,7 @@ from act2see.graphs.sections import (
     VideoConfig,
     ViewConfig,
 )
-from act2see.tools.runtime.text import explain_problem, first_error, first_problem
+from act2see.tools.runtime.text import explain_problem, first_error, first_problem, quote_text
 
 PRESETS = ("micro", "paper", "paper-24gb", "laptop", "laptop-transformers", "ollama", "api")
 S = TypeVar("S", bound=Section)
@@ -119,7 +119,7 @@ def preset_data(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no preset {name!r}{hint} (known: {', '.join(PRESETS)})")
+        raise ConfigError(f"there is no preset {quote_text(name)!r}{hint} (known: {', '.join(PRESETS)})")
     text = (files("act2see.graphs") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))
 

@@ -18,6 +18,7 @@ import yaml
 
 from act2see.errors import ConfigError
 from act2see.tools.runtime.files import read_file
+from act2see.tools.runtime.text import quote_text
 
 _LARGEST = 128 << 10  # bytes: PyYAML needs about two seconds for them
 _MOST_VALUES = 10_000
@@ -45,7 +46,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except _UnfitError as e:
         raise ConfigError(f"{path}, line {e.line}: {e}") from e
     except Exception as e:  # for a wrong value of an explicit tag (`!!int ""`) PyYAML raises any error
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
+        raise ConfigError(f"{path} is not YAML: {quote_text(str(e), 300)}") from e
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values: `act2see config show` prints an example")
     return data
