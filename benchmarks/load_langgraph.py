@@ -67,13 +67,14 @@ def run_server(folder: Path, log: Path) -> Iterator[tuple[str, int]]:
         server = subprocess.Popen(command, cwd=log.parent, env=settings, stdout=out, stderr=subprocess.STDOUT)
     with server:
         try:
-            _wait(f"http://127.0.0.1:{port}/ok", server, log)
+            wait_until_up(f"http://127.0.0.1:{port}/ok", server, log)
             yield f"http://127.0.0.1:{port}", server.pid
         finally:
             server.terminate()
 
 
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_up(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server answers. Raises RuntimeError, with the end of its log, if it does not."""
     end = time.monotonic() + _START
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -81,7 +82,7 @@ def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except (URLError, OSError):
             time.sleep(0.2)
-    raise RuntimeError(f"the server did not start: {log.read_text(encoding='utf-8')[-500:]}")
+    raise RuntimeError(f"the server did not start: {log.read_text(encoding='utf-8')[-3000:]}")
 
 
 def write_questions(folder: Path) -> list[dict[str, Any]]:

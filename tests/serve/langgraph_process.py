@@ -6,14 +6,11 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
-import pytest
+from benchmarks.load_langgraph import wait_until_up
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "langgraph.json"
@@ -48,7 +45,7 @@ def langgraph_server(folder: Path, videos: str | os.PathLike[str], **environment
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(command, cwd=folder, env=settings, stdout=log, stderr=subprocess.STDOUT)
         try:
-            _wait(f"http://127.0.0.1:{port}/ok", server, folder / "log")
+            wait_until_up(f"http://127.0.0.1:{port}/ok", server, folder / "log")
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
@@ -57,14 +54,3 @@ def langgraph_server(folder: Path, videos: str | os.PathLike[str], **environment
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
-
-
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            with urlopen(url, timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")
