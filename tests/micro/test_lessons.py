@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
 
 from act2see.agent.packing import Packer
+from act2see.agent.rollout import Rollout
+from act2see.micro.kinds import KINDS
 from act2see.micro.questions import EVERYDAY, FAMILIES, Seen, ToolCall, make_item
-from act2see.micro.recipe.chain_lessons import Chains, Ends, Readings, draw_trace
+from act2see.micro.recipe.chain_lessons import Chains, Ends, EvenEnds, Readings, draw_trace
 from act2see.micro.recipe.corpus import UNSEEN, Reference, with_lines, with_tools
 from act2see.micro.recipe.lessons import Answers, Clips, Facts, Glances, RolloutLesson, facts
 from act2see.micro.recipe.rollouts import DrawnFrames
@@ -34,6 +37,7 @@ def lessons(packer: Packer) -> list[RolloutLesson]:
         Answers(packer, 3, 0, shown=False),
         Chains(packer, 3, 0),
         Ends(packer, 3, 0),
+        EvenEnds(packer, 3, 0),
         Readings(packer, 4, 0),
     ]
 
@@ -66,6 +70,21 @@ def test_ends_train_what_follows_the_view(packer: Packer) -> None:
     for row in range(8):
         assert "Second 0" not in trained(packer, batch, row)
         assert "</answer>" in trained(packer, batch, row)
+
+
+def kind_of(rollout: Rollout) -> str:
+    """Return the kind of the world's question that a rollout asks: the one with the most words that fits."""
+    for kind, question in sorted(KINDS.items(), key=lambda kind: -len(re.sub("{.*?}", "", kind[1]))):
+        pattern = "([a-z ]+|[0-9]+)".join(map(re.escape, re.split("{.*?}", question)))
+        if any(re.fullmatch(pattern, line) for line in str(rollout).splitlines()):
+            return kind
+    raise AssertionError(f"no kind: {rollout}")
+
+
+def test_even_ends_ask_another_kind_in_each_row(packer: Packer) -> None:
+    rollouts = EvenEnds(packer, 20, 0).rollouts(random.Random(5), DrawnFrames(5))
+    assert len(rollouts) == 20
+    assert len({kind_of(rollout) for rollout in rollouts}) == 20
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *EVERYDAY])

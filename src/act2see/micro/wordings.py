@@ -144,7 +144,7 @@ class Wordings:
         if rng.random() < _STRANGE:
             return self._ask_about_strange(rng)
         line = rng.choice(self.lines["beyond_of" if rng.random() < _PATTERN else "beyond"])
-        return self._vary(fill(fill_common(line, rng), _draw_slots(rng), rng), rng)
+        return self._vary(fill(fill_common(line, rng), draw_slots(rng), rng), rng)
 
     def _vary(self, text: str, rng: random.Random) -> str:
         """Return a text as somebody else might have typed it, now and then with talk around it."""
@@ -159,13 +159,13 @@ class Wordings:
         count = 2 if rng.random() < 0.85 else rng.randint(3, 8)
         texts: list[str] = []
         for kind in rng.sample(kinds, count):
-            text = fill(rng.choice(self.lines[kind]), _draw_slots(rng), rng)
+            text = fill(rng.choice(self.lines[kind]), draw_slots(rng), rng)
             texts.append(_uncapitalise(text) if texts else text)
         return vary(texts[0].rstrip("?.! ") + "".join(rng.choice(_JOINTS) + text for text in texts[1:]), rng)
 
     def _ask_about_strange(self, rng: random.Random) -> str:
         """Return a question of the board about a shape, or a side, that no board has."""
-        slots = _draw_slots(rng)
+        slots = draw_slots(rng)
         kinds = [kind for kind in self.lines if kind in KINDS and set(slots_of(kind)) & {"x", "side"}]
         kind = rng.choice(kinds)
         strange = rng.choice([slot for slot in slots_of(kind) if slot in ("x", "y", "z", "side")])
@@ -215,7 +215,7 @@ class Wordings:
 
     def _draw_earlier(self, rng: random.Random) -> tuple[str, str]:
         kind = rng.choice([k for k in self.lines if k in KINDS])
-        text = vary(fill(rng.choice(self.lines[kind]), _draw_slots(rng), rng), rng)
+        text = vary(fill(rng.choice(self.lines[kind]), draw_slots(rng), rng), rng)
         return text, rng.choice(_EARLIER_ANSWERS)
 
 
@@ -224,7 +224,8 @@ def _draw_answer(item: Item, rng: random.Random) -> str:
     return rng.choice(item.options or (item.answer,))
 
 
-def _draw_slots(rng: random.Random) -> dict[str, str]:
+def draw_slots(rng: random.Random) -> dict[str, str]:
+    """Return contents for all slots: three shapes, a colour, a place, and so on."""
     x, y, z = rng.sample(SHAPES, 3)
     return {
         "x": x,
@@ -284,6 +285,11 @@ def fill(line: str, slots: Mapping[str, str], rng: random.Random) -> str:
     if rng.random() < _THINNED:
         line = _leave_out(line, rng)
     return _SLOT.sub(name, _exchange(line, rng))
+
+
+def fill_plainly(line: str, slots: Mapping[str, str]) -> str:
+    """Return a line with its slots filled in by the world's own names."""
+    return _SLOT.sub(lambda match: slots[match[1]], line)
 
 
 def _leave_out(line: str, rng: random.Random) -> str:

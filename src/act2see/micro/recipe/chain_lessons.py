@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
+from act2see.micro.kinds import Asked
 from act2see.micro.questions import EVERYDAY, FAMILIES, TAGS, Family, Item, Seen, ToolCall, draw_tags
 from act2see.micro.recipe.corpus import after_view, shuffle_options, tools_line, with_tools
 from act2see.micro.recipe.lessons import RolloutLesson, draw_item, draw_length
 from act2see.micro.recipe.models import IMAGE
 from act2see.micro.recipe.rollouts import DrawnFrames, frames_of
-from act2see.micro.wordings import load_wordings
+from act2see.micro.wordings import Wordings, load_wordings
 from act2see.micro.words import describe_seen, view_of
 from act2see.micro.world import FPS
 from act2see.tools.frames import FrameRef
@@ -58,6 +59,8 @@ _READ_FAMILIES: tuple[Family, ...] = (
 beyond the board, since that may be about anything."""
 _NO_MATCH = 0.8
 """Share of the searches for what a clip does not show that return no frame."""
+_DRAWN = 7
+"""Items that are drawn for each one of an even batch."""
 _ALL_TAGS = dict.fromkeys(TAGS, "")
 
 
@@ -160,28 +163,57 @@ class Ends(RolloutLesson):
         rollouts = []
         for _ in range(self.batch):
             item = draw_item(rng, self.families, draw_length(rng))
-            trace = draw_trace(item, frames)
-            rollouts.append(render_trace(after_view(with_tools(trace, draw_tags(rng), rng))))
+            rollouts.append(_end_of(draw_trace(item, frames), rng))
         return rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class EvenEnds(RolloutLesson):
+    """Ends of chains in which each kind of question comes about equally often.
+
+    Drawn by family, some kinds come once in a hundred chains ("Is the circle red?"), and their last step, a
+    comparison of two words, is learnt late.
+    """
+
+    def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
+        length = rng.randint(5, 9) if rng.random() < 0.85 else rng.randint(10, 40)
+        kinds: dict[str, Item] = {}
+        for _ in range(_DRAWN * self.batch):
+            item = draw_item(rng, CHAIN_FAMILIES, length)
+            kinds[item.asked.kind] = item
+        chosen = rng.sample(sorted(kinds), min(self.batch, len(kinds)))
+        return [_end_of(draw_trace(kinds[kind], frames), rng) for kind in chosen]
+
+
+def _end_of(trace: Trace, rng: random.Random) -> Rollout:
+    return render_trace(after_view(with_tools(trace, draw_tags(rng), rng)))
 
 
 @dataclass(frozen=True, slots=True)
 class Readings(RolloutLesson):
     """Questions in people's words, and the same in the world's own. No frame is shown."""
 
+    wordings: Wordings | None = field(default=None, compare=False, repr=False)
+    """The lines; by default those of the package."""
+
     def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
         return [self._rollout(rng) for _ in range(self.batch)]
 
     def _rollout(self, rng: random.Random) -> Rollout:
-        item = load_wordings().reword(draw_item(rng, _READ_FAMILIES), rng)
-        trace = Trace(
-            id="reading",
-            video=Video(path="", digest="", seconds=1.0, width=IMAGE, height=IMAGE, frames=FPS, fps=FPS),
-            question=question_of(item),
-            initial=(),
-            segments=(Text(text=item.asked.text),),
-        )
-        return render(trace, Prompt(dict.fromkeys(draw_tags(rng), ""), "short"))
+        item = (self.wordings or load_wordings()).reword(draw_item(rng, _READ_FAMILIES), rng)
+        return render_reading(question_of(item), item.asked, draw_tags(rng))
+
+
+def render_reading(question: Question, asked: Asked, tools: Sequence[str]) -> Rollout:
+    """Return the rollout of a question and its reading in the world's own words, without a frame."""
+    trace = Trace(
+        id="reading",
+        video=Video(path="", digest="", seconds=1.0, width=IMAGE, height=IMAGE, frames=FPS, fps=FPS),
+        question=question,
+        initial=(),
+        segments=(Text(text=asked.text),),
+    )
+    return render(trace, Prompt(dict.fromkeys(tools, ""), "short"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import Packer
 from act2see.micro.questions import EVERYDAY, FAMILIES, make_item, sentences
-from act2see.micro.recipe.chain_lessons import Chains, Ends, Readings, Traces, render_trace
+from act2see.micro.recipe.chain_lessons import (
+    Chains,
+    Ends,
+    EvenEnds,
+    Readings,
+    Traces,
+    render_trace,
+)
 from act2see.micro.recipe.learn_eyes import train_eyes
 from act2see.micro.recipe.lessons import Answers, Clips, Facts, Glances
 from act2see.micro.recipe.models import build_vlm, vlm_image_processor, widen_ffn
 from act2see.micro.recipe.prefetch import Mix, Workers, processes_for
+from act2see.micro.recipe.rehearsal import repeat_misread
 from act2see.micro.recipe.tokenizers import qwen_tokenizer
-from act2see.micro.wordings import load_wordings
+from act2see.micro.wordings import Wordings, load_wordings
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
 from act2see.training.sft.forward import Lesson, Ready
@@ -159,10 +167,12 @@ def train_words(
     batch: int = 128,
     seed: int = 0,
     progress: Progress | None = None,
+    lines: int | None = None,
 ) -> None:
-    """Go on with SFT in place: half of the steps are readings, the others train what follows them.
+    """Go on with SFT in place: a third of the steps are readings, the others train what follows them.
 
-    The result is the mean of the model before and after, in which the model after it counts more.
+    In the middle, all lines are read, and the misread ones come more often from there on (`rehearsal`). The
+    result is the mean of the model before and after, in which the model after it counts more.
 
     Args:
         model: The fine-tuned model, on the device to train on.
@@ -171,21 +181,43 @@ def train_words(
         batch: The number of questions in a step.
         seed: The seed of the data.
         progress: Called every 25 steps.
+        lines: The number of lines that are read in the middle; all by default.
     """
     import torch
 
     widen_ffn(model, FFN)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    reading = Readings(packer, batch, seed)
-    chains, ends = Chains(packer, max(1, batch // 10), seed), Ends(packer, max(1, batch // 6), seed)
-    facts, clips = Facts(packer, max(1, batch // 4), seed, (1, 2)), Clips(packer, max(1, batch // 10), seed)
-    others = (chains, ends, facts, chains, ends, ends, facts, clips)
-    lesson = Mix([lesson for other in others for lesson in (other, reading)])
+    wordings = load_wordings()
     with Workers(processes_for(model.device.type), pin=model.device.type == "cuda") as workers:
-        batches = workers.batches(Ready(lesson), steps)
-        fit(model, batches, steps, rate=8e-4, warmup=60, name="words", progress=progress)
+        for part, first in enumerate(range(0, steps, (steps + 1) // 2)):
+            count = min((steps + 1) // 2, steps - first)
+            if part:
+                wordings = repeat_misread(model, packer, wordings, seed, lines)
+            lesson = words_lesson(packer, wordings, batch, seed + 10 * part)
+            batches = workers.batches(Ready(lesson), count)
+            fit(model, batches, count, rate=8e-4, warmup=60, name="words", progress=progress)
     with torch.no_grad():
         torch._foreach_lerp_(list(model.parameters()), before, _KEPT)
+
+
+def words_lesson(packer: Packer, wordings: Wordings, batch: int, seed: int) -> Lesson:
+    """Return the mix of lessons of `train_words`.
+
+    Args:
+        packer: The inference packer.
+        wordings: The lines in people's words.
+        batch: The number of questions in a step of readings; the other lessons have fewer rollouts.
+        seed: The seed of the data.
+    """
+    reading = Readings(packer, batch, seed, wordings=wordings)
+    chains, ends = Chains(packer, max(1, batch // 10), seed), Ends(packer, max(1, batch // 6), seed)
+    even = EvenEnds(packer, max(1, batch // 5), seed + 1)
+    few, many = Facts(packer, max(1, batch // 4), seed, (1, 2)), Facts(packer, max(1, batch // 8), seed + 1)
+    clips = Clips(packer, max(1, batch // 10), seed)
+    # The base model's lessons stay in the mix: with readings alone it forgets colours of shapes.
+    others = (chains, even, few, even, chains, even, ends, even, many, chains, even, clips)
+    pairs = [others[i : i + 2] for i in range(0, len(others), 2)]
+    return Mix([lesson for pair in pairs for lesson in (*pair, reading)])
 
 
 def sft_lesson(packer: Packer, traces: Sequence[Trace], store: FrameStore, batch: int, seed: int) -> Lesson:

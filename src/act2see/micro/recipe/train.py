@@ -39,11 +39,22 @@ FULL = {
     "corpus": 1400,
     "vlm": 2500,
     "words": 6000,
+    "lines": 40_000,
 }
-"""The steps of each stage on a CPU, whose time they are chosen for."""
+"""The steps of each stage on a CPU, whose time they are chosen for; of `lines`, how many are read at most."""
 FULL_ON_GPU = {**FULL, "base": 6400, "answers": 900, "encoder": 3000, "vlm": 24_000, "words": 24_000}
 """The steps on a GPU, where a step of the VLM takes a fiftieth of its time on two cores."""
-QUICK = {"base": 16, "answers": 2, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4, "words": 4}
+QUICK = {
+    "base": 16,
+    "answers": 2,
+    "encoder": 4,
+    "vae": 4,
+    "generator": 4,
+    "corpus": 8,
+    "vlm": 4,
+    "words": 4,
+    "lines": 40,
+}
 
 
 def train(
@@ -119,7 +130,7 @@ def _run(
     elif stage == "corpus":
         _corpus(out, counts["corpus"])
     else:
-        _vlm(out, counts["vlm"], counts["words"], seed, device, progress)
+        _vlm(out, counts, seed, device, progress)
     seconds = round(time.perf_counter() - started, 1)
     log.info("stage %s took %.0f s", stage, seconds)
     return seconds
@@ -224,7 +235,7 @@ def _corpus(out: Path, count: int) -> None:
     log.info("%d chains, dropped: %s", len(path.read_text().splitlines()), dict(dropped))
 
 
-def _vlm(out: Path, steps: int, words: int, seed: int, device: str, progress: Progress | None) -> None:
+def _vlm(out: Path, counts: dict[str, int], seed: int, device: str, progress: Progress | None) -> None:
     from act2see.micro.recipe.corpus import corpus_config
     from act2see.micro.recipe.learn_vlm import save, train_sft, train_words
     from act2see.tools.video.store import FrameStore
@@ -233,6 +244,7 @@ def _vlm(out: Path, steps: int, words: int, seed: int, device: str, progress: Pr
     config = corpus_config(out / "corpus", out)
     store = FrameStore(str(Path(config.cache or "") / "frames"))
     traces = list(load_traces(out / "corpus" / "traces.jsonl"))
+    steps, lines = counts["vlm"], counts["lines"]
     model, packer = train_sft(out / "base", traces, store, steps, seed=seed, progress=progress, device=device)
-    train_words(model, packer, words, seed=seed, progress=progress)
+    train_words(model, packer, counts["words"], seed=seed, progress=progress, lines=lines)
     save(model, packer, out / "vlm")
