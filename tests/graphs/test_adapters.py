@@ -86,6 +86,29 @@ def test_a_long_video_as_a_worker(tmp_path: Path) -> None:
         assert result["trace"] is None
 
 
+@pytest.mark.parametrize(("options", "choice"), [(["true", "false"], "false"), (["true"], None), ([], None)])
+def test_a_node_writes_the_chosen_option(tmp_path: Path, options: list[str], choice: str | None) -> None:
+    class Case(TypedDict):
+        clip: str
+        claim: str
+        verdict: str | None
+
+    see = as_node(
+        child_in(tmp_path),
+        video="clip",
+        question="claim",
+        options=lambda case: options,
+        answer=None,
+        choice="verdict",
+        trace=None,
+    )
+    parent = StateGraph(Case)
+    parent.add_node("see", see)
+    parent.add_edge(START, "see")
+    given: Any = {"clip": clip_in(tmp_path), "claim": "It blinks.", "verdict": "?"}
+    assert [r["verdict"] for r in sync_and_async(parent.compile(), given)] == [choice, choice]
+
+
 @pytest.mark.parametrize(
     "around", [lambda g: g.with_retry(stop_after_attempt=2), lambda g: g.with_config(tags=["x"])]
 )

@@ -94,6 +94,30 @@ def expected_order(item: Item, kind: str, x: str, y: str) -> str:
     return yes(moves[0] < lit[y][0] / FPS if kind == "moves_before" else moves[-1] > lit[y][0] / FPS)
 
 
+def expected_either(item: Item, kind: str, x: str, y: str) -> str:
+    """Return where a shape is seen from another, or whether an event of it comes before one of the other."""
+    if kind in ("above_or_below", "left_or_right"):
+        axis = kind == "left_or_right"
+        start = lasting(item)[0]
+        a, b = start.piece(x).cell[axis], start.piece(y).cell[axis]
+        if a == b:
+            return f"in the same {('row', 'column')[axis]}"
+        return (("above", "below"), ("left", "right"))[axis][a > b]
+    moving = {"moves_before_or_after": x, "before_or_after_move": y}.get(kind)
+    seconds = {}
+    for shape in (x, y) if moving is None else (moving, x if moving == y else y):
+        if shape == moving:
+            moves = move_seconds(item, shape)
+            if not moves:
+                return f"The {shape} does not move in this clip."
+            seconds[shape] = float(moves[0])
+        elif frames := lit_frames(item, shape):
+            seconds[shape] = frames[0] / FPS
+        else:
+            return f"The {shape} does not blink in this clip."
+    return "before" if seconds[x] < seconds[y] else "after"
+
+
 _OF_ALL = (
     *("which_blinks_first", "which_blinks_last", "which_moves_first", "which_moves_last", "which_moves"),
     *("still", "moved_colour", "any_happens", "is_tipped", "when_tips"),
@@ -155,7 +179,9 @@ def expected(item: Item) -> str | None:
         seen = [content(board, slots["place"]) for board in (first, last)]
         colours = ["nothing" if shape == "nothing" else first.piece(shape).colour for shape in seen]
         return colours[0] if seen[0] == seen[1] else f"{colours[0]} at the start, {colours[1]} at the end"
-    if kind in ("beside", "relation") and (absent := [s for s in (x, y) if s and not shows(item, s)]):
+    if kind in ("beside", "relation", "above_or_below", "left_or_right") and (
+        absent := [s for s in (x, y) if s and not shows(item, s)]
+    ):
         return f"There is no {absent[0]} in this clip."
     if kind == "beside":
         row, column = first.piece(x).cell
@@ -217,6 +243,8 @@ def expected(item: Item) -> str | None:
         return yes(places[0] != places[1])
     if kind in ("blinks_before", "moves_before", "moves_after"):
         return expected_order(item, kind, x, y)
+    if item.family == "either":
+        return expected_either(item, kind, x, y)
     if kind == "relation":
         above, left = (a - b for a, b in zip(first.piece(x).cell, first.piece(y).cell, strict=True))
         return yes(

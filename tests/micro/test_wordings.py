@@ -9,12 +9,21 @@ from typing import Any
 
 import pytest
 
+from act2see.graphs.earlier import MAX_TURNS
 from act2see.micro.common_words import FORMS, fill_common, load_common_words
 from act2see.micro.drafts import REFUSAL
 from act2see.micro.kinds import ABOUT_ONE_SHAPE, KINDS, ask, slots_of as slots_of_kind
+from act2see.micro.names import NAMES
 from act2see.micro.questions import EVERYDAY, FAMILIES, make_item
-from act2see.micro.study.strangers import AUTHORS, read_lines, strange_questions, strange_refusals
-from act2see.micro.wordings import fill, load_wordings, vary
+from act2see.micro.slips import vary
+from act2see.micro.study.strangers import (
+    AUTHORS,
+    read_lines,
+    strange_questions,
+    strange_refusals,
+    strange_threads,
+)
+from act2see.micro.wordings import fill, load_wordings
 from act2see.micro.world import CELLS, COLOURS, SHAPES, cell_name
 
 SEARCHES = {
@@ -227,11 +236,35 @@ def test_follow_ups_come_after_a_question_of_their_kind() -> None:
         item = make_item("plain", index)
         put = load_wordings().reword(item, random.Random(index))
         if put.earlier and item.asked.kind in ABOUT_ONE_SHAPE and len(put.text) < 20:
-            ((question, answer),) = put.earlier
-            assert question
-            assert answer
+            assert len(put.earlier) <= MAX_TURNS
+            assert all(question and answer for question, answer in put.earlier)
             found += 1
     assert found >= 5
+
+
+def test_a_pronoun_stands_for_a_shape_that_was_asked_about() -> None:
+    found = 0
+    for index in range(2000):
+        item = make_item("plain", index)
+        put = load_wordings().reword(item, random.Random(index))
+        named = dict(item.asked.slots).get("x", "")
+        if (
+            item.asked.kind in ABOUT_ONE_SHAPE
+            and re.search(r"\b(it|its)\b", put.text.lower())
+            and put.earlier
+        ):
+            names = {named, *NAMES.get(named, ())}
+            if not any(name in put.text.lower() for name in names):
+                found += any(name in put.earlier[-1][0].lower() for name in names)
+    assert found >= 20
+
+
+def test_some_earlier_questions_were_declined() -> None:
+    put = [load_wordings().reword(make_item("plain", i), random.Random(i)) for i in range(600)]
+    turns = [turn for item in put for turn in item.earlier]
+    assert {len(item.earlier) for item in put} == {0, 1, 2, 3}
+    declined = sum(answer == REFUSAL for _, answer in turns)
+    assert len(turns) / 8 < declined < len(turns) / 2
 
 
 def test_variations_keep_the_words() -> None:
@@ -262,3 +295,11 @@ def test_strangers_questions_are_about_their_clips() -> None:
         "exists",
     }
     assert all(item.answer == REFUSAL for item in strange_refusals(20))
+
+
+def test_strangers_threads_have_up_to_three_turns_some_of_them_declined() -> None:
+    items = strange_threads(60)
+    assert {len(item.earlier) for item in items} == {1, 2, 3}
+    answers = [answer for item in items for _, answer in item.earlier]
+    assert len(answers) / 5 < answers.count(REFUSAL) < len(answers) / 2
+    assert len({item.seed for item in items}) == 60

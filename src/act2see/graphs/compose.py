@@ -36,6 +36,7 @@ from act2see.graphs.conversation import WorkerInput, earlier_in, question_in
 from act2see.graphs.evidence import result_evidence, result_references
 from act2see.graphs.run import describe_interrupt
 from act2see.graphs.state import CONTEXT_KEY, AskContext, AskInput, settings_in
+from act2see.trace.options import choose
 from act2see.trace.record import Turn
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def as_node(
     options: Source | None = "options",
     earlier: Source | None = None,
     answer: str | None = "answer",
+    choice: str | None = None,
     trace: str | None = "trace",
     context: AskContext | None = None,
 ) -> Runnable[Any, dict[str, Any]]:
@@ -76,7 +78,10 @@ def as_node(
         options: The same for the options. The parent may lack the key; None asks without options.
         earlier: The same for the earlier turns of the conversation (`AskContext.earlier`); by default the
             graph is told of none.
-        answer: The parent's key for the answer (text); None does not write it.
+        answer: The parent's key for the answer (text), as the model wrote it: with options mostly a letter.
+            None does not write it.
+        choice: The parent's key for the chosen option (its text); None does not write it. The value is None
+            if the answer names none of the options, or several.
         trace: The parent's key for the trace (JSON data); None does not write it.
         context: The run's settings. They do not depend on the parent's own context.
 
@@ -97,19 +102,23 @@ def as_node(
     def earlier_of(state: Any) -> Sequence[Any]:
         return (_take(state, earlier, "earlier", None) if earlier is not None else None) or ()
 
-    def update_of(result: Result) -> dict[str, Any]:
+    def update_of(asked: AskInput, result: Result) -> dict[str, Any]:
         update: dict[str, Any] = {}
         if answer is not None:
             update[answer] = result["answer"]
+        if choice is not None:
+            update[choice] = choose(result["answer"], tuple(asked["options"]))
         if trace is not None and "trace" in result:
             update[trace] = result["trace"]
         return update
 
     async def anode(state: Any) -> dict[str, Any]:
-        return update_of(await _ask_async(graph, question_of(state), context, earlier_of(state)))
+        asked = question_of(state)
+        return update_of(asked, await _ask_async(graph, asked, context, earlier_of(state)))
 
     def node(state: Any) -> dict[str, Any]:
-        return update_of(_ask_sync(graph, question_of(state), context, earlier_of(state)))
+        asked = question_of(state)
+        return update_of(asked, _ask_sync(graph, asked, context, earlier_of(state)))
 
     return RunnableLambda(node, anode, name=graph.get_name())
 

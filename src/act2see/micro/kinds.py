@@ -81,6 +81,11 @@ KINDS: dict[str, str] = {
     "is_tipped": "Is the board tipped?",
     "when_tips": "When is the board tipped?",
     "tip_all": "What is where when " + _TIPPED + "?",
+    "above_or_below": "Is the {x} above or below the {y}?",
+    "left_or_right": "Is the {x} left or right of the {y}?",
+    "before_or_after": "Does the {x} blink before or after the {y}?",
+    "moves_before_or_after": "Does the {x} move before or after the {y} blinks?",
+    "before_or_after_move": "Does the {x} blink before or after the {y} moves?",
     "beyond": "Beyond the board.",
 }
 """The question of each kind, with its slots. `beyond` stands for everything that a board cannot answer."""

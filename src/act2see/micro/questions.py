@@ -1,7 +1,7 @@
 """Questions about board clips, with the chain of thought of a careful person.
 
 A question belongs to a family: one of the paper's four (`families`), or one of the everyday ones (`plain`,
-`happenings`, `premises`, `tippings`, `orders`, `relations`, `wholes`).
+`happenings`, `premises`, `tippings`, `orders`, `relations`, `eithers`, `wholes`).
 
 A chain is a list of steps: text, and tool calls with their queries. It begins with the question in the
 world's own words, whatever words it was put in (`kinds`, `wordings`). The text after a call describes the
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from act2see.micro.drafts import Draft
+from act2see.micro.eithers import draw_either
 from act2see.micro.families import MAKERS
 from act2see.micro.happenings import (
     draw_changes,
@@ -57,6 +58,7 @@ Family = Literal[
     "order",
     "relation",
     "whole",
+    "either",
 ]
 Split = Literal["train", "validation", "test", "held_out"]
 FAMILIES: tuple[Family, ...] = ("observe", "blink", "imagine", "both")
@@ -76,6 +78,7 @@ EVERYDAY: tuple[Family, ...] = (
     "order",
     "relation",
     "whole",
+    "either",
 )
 """The families of everyday questions."""
 LETTERS = "ABCDEFGH"
@@ -121,6 +124,7 @@ _EVERYDAY_MAKERS: dict[Family, Callable[[random.Random, int, bool], Draft]] = {
     "order": draw_order,
     "relation": draw_relation,
     "whole": draw_whole,
+    "either": draw_either,
 }
 
 

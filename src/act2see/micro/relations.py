@@ -41,7 +41,7 @@ def ask_beside(rng: random.Random, clip: Clip, board: Board) -> Draft:
     """Ask which shape is next to another, on a clip in which nothing moves."""
     direction = rng.choice(list(DIRECTIONS))
     if rng.random() < _ABSENT:
-        return _ask_absent(rng, clip, board, "beside", "x", direction=direction)
+        return ask_absent(rng, clip, board, "beside", "x", direction=direction)
     p = rng.choice(board.pieces)
     slots = {"direction": direction, "x": p.shape}
     found = f" At the start the {p.shape} is at {describe_row(p.cell)}."
@@ -56,7 +56,7 @@ def ask_beside(rng: random.Random, clip: Clip, board: Board) -> Draft:
     return draft(clip, "beside", chain, f"At the start at {place} is", content, options, **slots)
 
 
-def _ask_absent(rng: random.Random, clip: Clip, board: Board, kind: str, slot: str, /, **slots: str) -> Draft:
+def ask_absent(rng: random.Random, clip: Clip, board: Board, kind: str, slot: str, /, **slots: str) -> Draft:
     """Ask the same of a shape that the clip does not show, in one of the slots."""
     absent, present = absent_shape(rng, board), rng.choice(board.pieces).shape
     chain: tuple[Step, ...] = ()
@@ -71,7 +71,7 @@ def _ask_relation(rng: random.Random, clip: Clip, board: Board) -> Draft:
     """Ask whether a shape is above, below, left of or right of another. Only the rows or columns count."""
     direction = rng.choice(list(DIRECTIONS))
     if rng.random() < _ABSENT:
-        return _ask_absent(rng, clip, board, "relation", rng.choice("xy"), direction=direction)
+        return ask_absent(rng, clip, board, "relation", rng.choice("xy"), direction=direction)
     p, q = rng.sample(board.pieces, 2)
     compared, is_so = compare_places(p.cell, q.cell, direction)
     chain = (

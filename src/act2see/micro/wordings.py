@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from act2see.micro.common_words import fill_common
+from act2see.micro.drafts import ABSENT, DARK, REFUSAL, STILL
 from act2see.micro.kinds import ABOUT_ONE_SHAPE, DIRECTIONS, KINDS, Asked, ask, slots_of
 from act2see.micro.names import (
     DIRECTION_NAMES,
@@ -30,12 +31,16 @@ from act2see.micro.names import (
     SYNONYMS,
 )
 from act2see.micro.questions import Item
+from act2see.micro.slips import append, capitalise, uncapitalise, vary
 from act2see.micro.world import CELLS, COLOURS, SHAPES, SIDES, cell_name
 
 LINES = Path(__file__).parent / "lines" / "people.jsonl"
 _OWN_WORDS = 0.08  # share of questions that keep the world's own words
-_EARLIER = 0.12  # share of questions with an unrelated earlier question
+_EARLIER = 0.4  # share of questions with unrelated earlier questions
+_TURNS = (1, 1, 1, 2, 2, 3)  # how many earlier questions there are
+_DECLINED = 0.3  # share of the earlier questions that were beyond the board
 _FOLLOW_UP = 0.12  # share of questions about one shape that are put as a follow-up
+_PRONOUN = 0.12  # share of questions about one shape that call it by a pronoun
 _BEYOND_OPTIONS = 0.15  # share of questions beyond the board that have options
 _STRANGE_OPTIONS = 0.06  # share of questions with options whose options fit another question
 _NAMED_OPTIONS = 0.4  # share of questions with options whose options are in people's words
@@ -47,37 +52,6 @@ _STRANGE = 0.14  # share of questions beyond the board that ask about a thing or
 _THINNED = 0.2  # share of lines without a word or two
 _PLACE_NAME = 0.6  # the same for places
 
-_BEFORE = (
-    "please ",
-    "hi, ",
-    "hey, ",
-    "ok so ",
-    "so ",
-    "quick question: ",
-    "can you tell me: ",
-    "question: ",
-    "and now: ",
-    "excuse me, ",
-    "in this clip, ",
-    "in the video, ",
-    "look at the board. ",
-    "I was wondering, ",
-    "one more thing. ",
-)
-_AFTER = (
-    " please",
-    " thanks",
-    " in this clip",
-    " in the video",
-    " here",
-    " on the board",
-    ", can you tell",
-    " pls",
-    ", do you know",
-    " thx",
-    " Answer briefly.",
-    ", I can't see it",
-)
 _JOINTS = ("? and ", ", and ", " and ", "? also, ", "? Also ", ". ", "? ", ", plus: ", " & ", "; ")
 """What stands between two questions."""
 _WHOLE = ("beyond", "two_blinks", "moved_between", "describe", "what_changed", "list")
@@ -103,7 +77,10 @@ _EARLIER_ANSWERS = (
     "3",
     "at 2 s",
     "at 4.3 s",
+    *(text.format(x=shape) for text in (ABSENT, DARK, STILL) for shape in SHAPES),
 )
+_VERDICTS = (("yes", "no"), ("true", "false"), ("true", "false"), ("correct", "incorrect"))
+"""Names of yes and no."""
 _OTHER_WORD = 0.25  # share of these words that another one replaces
 _SYNONYM = {word: words for words in SYNONYMS for word in words}
 _WORD = re.compile(
@@ -111,6 +88,9 @@ _WORD = re.compile(
     re.IGNORECASE,
 )
 _SLOT = re.compile(r"{(\w+)}")
+_THE_SHAPE = re.compile(r"\b[Tt]he {x}(?:'s)?(?!\w)")
+_NAMED_ONCE = re.compile(r"[^{}]*\b[Tt]he {x}(?:'s)?(?!\w)[^{}]*")
+"""A line that names its shape once, as "the ring", so that a pronoun can stand for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +111,7 @@ class Wordings:
             line = rng.choice(self.lines[asked.kind.removesuffix("_when")])
             moment = rng.choice(_MOMENTS)
             text = (
-                _capitalise(f"{moment}, {line}") if rng.random() < 0.4 else f"{line.rstrip('?.! ')} {moment}?"
+                capitalise(f"{moment}, {line}") if rng.random() < 0.4 else f"{line.rstrip('?.! ')} {moment}?"
             )
         else:
             text = rng.choice(self.lines[asked.kind])
@@ -149,9 +129,9 @@ class Wordings:
     def _vary(self, text: str, rng: random.Random) -> str:
         """Return a text as somebody else might have typed it, now and then with talk around it."""
         if rng.random() < _TALK:
-            text = fill_common(rng.choice(self.lines["before"]), rng) + _uncapitalise(text)
+            text = fill_common(rng.choice(self.lines["before"]), rng) + uncapitalise(text)
         if rng.random() < _TALK:
-            text = _after(text, fill_common(rng.choice(self.lines["after"]), rng))
+            text = append(text, fill_common(rng.choice(self.lines["after"]), rng))
         return vary(text, rng)
 
     def _ask_several(self, rng: random.Random) -> str:
@@ -160,7 +140,7 @@ class Wordings:
         texts: list[str] = []
         for kind in rng.sample(kinds, count):
             text = fill(rng.choice(self.lines[kind]), draw_slots(rng), rng)
-            texts.append(_uncapitalise(text) if texts else text)
+            texts.append(uncapitalise(text) if texts else text)
         return vary(texts[0].rstrip("?.! ") + "".join(rng.choice(_JOINTS) + text for text in texts[1:]), rng)
 
     def _ask_about_strange(self, rng: random.Random) -> str:
@@ -194,6 +174,8 @@ class Wordings:
             pass
         elif item.asked.kind in ABOUT_ONE_SHAPE and rng.random() < _FOLLOW_UP:
             return self._as_follow_up(item, rng)
+        elif item.asked.kind in ABOUT_ONE_SHAPE and rng.random() < _PRONOUN:
+            return self._with_pronoun(item, rng)
         else:
             item = replace(item, text=self.say(item.asked, rng))
         if item.options and rng.random() < _NAMED_OPTIONS:
@@ -202,7 +184,7 @@ class Wordings:
             # Nothing in them need fit: the answer is what the clip shows.
             item = replace(item, options=_draw_options(rng), named="")
         if rng.random() < _EARLIER:
-            return replace(item, earlier=(self._draw_earlier(rng),))
+            return replace(item, earlier=self._draw_earlier(rng, rng.choice(_TURNS)))
         return item
 
     def _as_follow_up(self, item: Item, rng: random.Random) -> Item:
@@ -210,13 +192,39 @@ class Wordings:
         other = rng.choice([s for s in SHAPES if s != shape])
         before = ask(item.asked.kind, x=other)
         words = before.text if rng.random() < 0.2 else self.say(before, rng)
-        earlier = (words, _draw_answer(item, rng))
-        return replace(item, text=self.follow_up(shape, rng), earlier=(earlier,))
+        return self._put_after(item, self.follow_up(shape, rng), (words, _draw_answer(item, rng)), rng)
 
-    def _draw_earlier(self, rng: random.Random) -> tuple[str, str]:
-        kind = rng.choice([k for k in self.lines if k in KINDS])
-        text = vary(fill(rng.choice(self.lines[kind]), draw_slots(rng), rng), rng)
-        return text, rng.choice(_EARLIER_ANSWERS)
+    def _with_pronoun(self, item: Item, rng: random.Random) -> Item:
+        """Return an item that calls its shape "it", after another question about this shape."""
+        lines = [line for line in self.lines[item.asked.kind] if _NAMED_ONCE.fullmatch(line)]
+        if not lines:
+            return replace(item, text=self.say(item.asked, rng))
+        line = _THE_SHAPE.sub(_name_by_pronoun, rng.choice(lines))
+        before = ask(rng.choice(ABOUT_ONE_SHAPE), **dict(item.asked.slots))
+        answer = rng.choice(_EARLIER_ANSWERS)
+        return self._put_after(item, vary(fill(line, {}, rng), rng), (self.say(before, rng), answer), rng)
+
+    def _put_after(self, item: Item, text: str, before: tuple[str, str], rng: random.Random) -> Item:
+        """Return an item with a text that needs the question before it, now and then with others before."""
+        others = self._draw_earlier(rng, rng.choice((1, 2))) if rng.random() < _EARLIER else ()
+        return replace(item, text=text, earlier=(*others, before))
+
+    def _draw_earlier(self, rng: random.Random, count: int) -> tuple[tuple[str, str], ...]:
+        """Draw earlier questions with their answers, some of them declined."""
+        kinds = [k for k in self.lines if k in KINDS and k != "beyond"]
+        turns = []
+        for _ in range(count):
+            if rng.random() < _DECLINED:
+                turns.append((self.decline(rng), REFUSAL))
+                continue
+            text = fill(rng.choice(self.lines[rng.choice(kinds)]), draw_slots(rng), rng)
+            turns.append((vary(text, rng), rng.choice(_EARLIER_ANSWERS)))
+        return tuple(turns)
+
+
+def _name_by_pronoun(match: re.Match[str]) -> str:
+    name = "its" if match[0].endswith("s") else "it"
+    return name.capitalize() if match[0][0] == "T" else name
 
 
 def _draw_answer(item: Item, rng: random.Random) -> str:
@@ -242,6 +250,7 @@ def draw_slots(rng: random.Random) -> dict[str, str]:
 def _name_options(item: Item, rng: random.Random) -> Item:
     """Return an item whose options are in people's words: "Top left", "a ring", "Two"."""
     article, capital = rng.choice(("", "", "", "the ", "a ")), rng.random() < 0.5
+    verdicts = rng.choice(_VERDICTS)
     options = {}
     for option in item.options:
         name = option
@@ -251,7 +260,9 @@ def _name_options(item: Item, rng: random.Random) -> Item:
             name = article + option
         elif option.isdecimal() and rng.random() < 0.3:
             name = NUMBERS[int(option)]
-        options[option] = _capitalise(name) if capital else name
+        elif option in ("yes", "no"):
+            name = verdicts[option == "no"]
+        options[option] = capitalise(name) if capital else name
     named = options.get(item.answer, item.answer)
     # Case does not matter when an answer is compared with the options.
     same = named.casefold() == item.answer.casefold()
@@ -312,62 +323,6 @@ def _exchange(line: str, rng: random.Random) -> str:
         return rng.choice(_SYNONYM[word.lower()]) if rng.random() < _OTHER_WORD else word
 
     return _WORD.sub(other, line)
-
-
-def vary(text: str, rng: random.Random) -> str:
-    """Return a text as somebody else might have typed it."""
-    if rng.random() < 0.08:
-        text = rng.choice(_BEFORE) + _uncapitalise(text)
-    if rng.random() < 0.08:
-        text = _after(text, rng.choice(_AFTER))
-    if rng.random() < 0.10:
-        text = _mistype(text, rng)
-    case = rng.random()
-    if case < 0.15:
-        text = text.lower()
-    elif case < 0.17:
-        text = text.upper()
-    elif case < 0.5:
-        text = _capitalise(text)
-    mark = rng.random()
-    if mark < 0.12:
-        text = text.rstrip("?.!")
-    elif mark < 0.16:
-        text = text.rstrip("?.!") + rng.choice(("?", "??", ".", "!", " ?", "?!"))
-    return text.strip() or text
-
-
-def _after(text: str, tail: str) -> str:
-    if tail.startswith((".", "?", "!")):
-        return f"{text.rstrip('?.!')}{tail}"
-    if tail.endswith("."):
-        return f"{text}{tail}"
-    end = text[-1:] if text[-1:] in "?.!" else ""
-    return f"{text.rstrip('?.!')}{tail}{end}"
-
-
-def _capitalise(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _uncapitalise(text: str) -> str:
-    return text if text[:2].isupper() or text[:2] in ("I ", "I'") else text[:1].lower() + text[1:]
-
-
-def _mistype(text: str, rng: random.Random) -> str:
-    """Return the text with a slip: a letter left out, doubled, swapped with the next, or another one."""
-    letters = [i for i in range(1, len(text) - 1) if text[i].isalpha() and text[i + 1].isalpha()]
-    if not letters:
-        return text
-    i = rng.choice(letters)
-    slip = rng.choice(("drop", "double", "swap", "other"))
-    if slip == "drop":
-        return text[:i] + text[i + 1 :]
-    if slip == "double":
-        return text[:i] + text[i] + text[i:]
-    if slip == "swap":
-        return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
-    return text[:i] + rng.choice("abcdefghiklmnoprstuvwy") + text[i + 1 :]
 
 
 @lru_cache(1)

@@ -42,12 +42,13 @@ _IN_CHAINS: tuple[Family, ...] = (
     "order",
     "relation",
     "whole",
+    "either",
 )
 CHAIN_FAMILIES: tuple[Family, ...] = (*FAMILIES, *FAMILIES, *_IN_CHAINS, *_IN_CHAINS, "plain", "changes")
 """The families of chains that go on after the view, as often as they are drawn."""
 ALL_FAMILIES: tuple[Family, ...] = (*CHAIN_FAMILIES, "describe", "beyond", "beyond")
 # Families of many kinds, and the refusals, are drawn more often.
-_MANY_KINDS: tuple[Family, ...] = ("plain", "exists", "beyond", "order", "whole")
+_MANY_KINDS: tuple[Family, ...] = ("plain", "exists", "beyond", "order", "whole", "either")
 _READ_FAMILIES: tuple[Family, ...] = (
     *(*FAMILIES, *EVERYDAY),
     *("plain", "plain", "when", "count", "first", "order", "whole"),

@@ -18,7 +18,7 @@ from act2see.graphs.state import AskContext
 from act2see.micro.questions import EVERYDAY, FAMILIES, Family, Item, Split, ToolCall, make_item
 from act2see.micro.recipe.learn_generator import score_edit
 from act2see.micro.study.evaluate import AnsweredItem, OnAnswer, Rate, Report, ask_all, micro_config
-from act2see.micro.study.strangers import strange_questions, strange_refusals
+from act2see.micro.study.strangers import strange_questions, strange_refusals, strange_threads
 from act2see.tools.frames import Generated
 from act2see.trace.record import Frames
 
@@ -31,9 +31,9 @@ def run(n: int = 800, weights: Path | None = None, progress: OnAnswer | None = N
 
     Args:
         n: The number of questions of the paper's families, of the everyday families, and of strangers'
-            questions. Half as many strangers' refusals are asked, and a quarter as many questions about
-            held-out pairs. The comparisons without tools, without SFT and without
-            generation use the relevant questions.
+            questions. Half as many strangers' refusals are asked, and questions later in a thread, and a
+            quarter as many questions about held-out pairs. The comparisons without tools, without SFT and
+            without generation use the relevant questions.
         weights: The folder of the weights; None for the shipped ones.
         progress: Called after each answer.
     """
@@ -59,6 +59,7 @@ class _Test:
         daily, _ = await self.ask("everyday", everyday)
         strange, _ = await self.ask("strangers' words", strange_questions(self.n))
         beyond, _ = await self.ask("beyond the board", strange_refusals(self.n // 2))
+        later, _ = await self.ask("later in a thread", strange_threads(self.n // 2))
         held_out, _ = await self.ask("held-out pairs", rare)
         blind, _ = await self.ask("blink, no tools", hidden, tools=())
         base, _ = await self.ask("base model", hidden, vlm="base")
@@ -67,7 +68,7 @@ class _Test:
             (
                 *_answers(full, blind, base, text, held_out),
                 *_everyday(daily),
-                *_strangers(strange, beyond),
+                *_strangers(strange, later, beyond),
                 *_decisions([*full, *daily]),
                 *_frames(full, parts),
             )
@@ -136,12 +137,15 @@ def _everyday(daily: list[AnsweredItem]) -> list[Rate]:
     return rates
 
 
-def _strangers(strange: list[AnsweredItem], beyond: list[AnsweredItem]) -> list[Rate]:
-    """Return the rates in strangers' words."""
+def _strangers(
+    strange: list[AnsweredItem], later: list[AnsweredItem], beyond: list[AnsweredItem]
+) -> list[Rate]:
+    """Return the rates in strangers' words; `later` are questions after others in a thread."""
     declined = sum(a.declined for a in beyond)
     wrongly = sum(a.declined for a in strange)
     return [
         _rate("strangers' wordings", strange, 0.93),
+        _rate("\u00a0\u00a0after one to three questions, some declined", later),
         Rate("beyond the board: declined", declined, len(beyond), 0.95),
         Rate("questions about the board: declined", wrongly, len(strange), 0.01, at_most=True),
     ]

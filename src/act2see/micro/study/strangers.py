@@ -49,6 +49,25 @@ def strange_refusals(count: int) -> list[Item]:
     return items
 
 
+def strange_threads(count: int) -> list[Item]:
+    """Return questions in strangers' words that come after one to three other ones in their thread.
+
+    A third of the earlier questions are beyond the board and were declined. The questions are whole: none
+    needs what came before it.
+    """
+    whole = [item for item in strange_questions(3 * count) if not item.earlier]
+    refusals = strange_refusals(count)
+    items = []
+    for number, item in enumerate(whole[:count]):
+        rng = random.Random(f"thread {number}")
+        turns = []
+        for _ in range(rng.randint(1, 3)):
+            before = rng.choice(refusals if rng.random() < 1 / 3 else whole)
+            turns.append((before.text, before.given))
+        items.append(replace(item, earlier=tuple(turns)))
+    return items
+
+
 def _items_of(kind: str) -> Iterator[Item]:
     """Yield test items of a kind, from the families in turn; a follow-up can be of any that asks about one
     shape."""
