@@ -1,6 +1,7 @@
 """The commands of README and docs/tools.md run in a shell, with the files that the text describes.
 
-`act2see` runs the module. As with an installed command, Python does not search the working folder.
+`act2see` is a fork of a process that has imported the model libraries (`preloaded`); scripts start anew. As
+with an installed command, Python does not search the working folder.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.preloaded import preloaded
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [
@@ -41,13 +45,15 @@ class Shell:
         return done.stdout
 
 
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with preloaded(tmp_path_factory.mktemp("preloaded") / "bin", os.environ) as path:
+        (path.parent / "python").symlink_to(sys.executable)
+        yield path
+
+
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    command = tmp_path / "bin" / "act2see"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m act2see "$@"\n')
-    command.chmod(0o755)
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+def shell(tmp_path: Path, command: Path) -> Shell:
     folder = tmp_path / "here"
     folder.mkdir()
     path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,19 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Item, str
     raise AssertionError("too few clips")
 
 
+@pytest.fixture(scope="module")
+def indexed(board: list[tuple[str, Item, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the indexes of the clips and nothing else."""
+    cache = tmp_path_factory.mktemp("indexed") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACT2SEE_CACHE", str(cache))
+        result = CliRunner().invoke(app, ["index", "--preset", "micro", *(clip for clip, _, _ in board)])
+    assert result.exit_code == 0, result.output
+    return cache
+
+
 @pytest.fixture
-def place(board: list[tuple[str, Item, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def fresh(board: list[tuple[str, Item, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "240")
     config = tmp_path / "mine.yaml"
@@ -76,15 +88,22 @@ def place(board: list[tuple[str, Item, str]], tmp_path: Path, monkeypatch: pytes
     return Place(tmp_path, [clip for clip, _, _ in board], config, queries)
 
 
+@pytest.fixture
+def place(fresh: Place, indexed: Path) -> Place:
+    """A place whose clips are indexed, so that only the first test indexes them by calibrating."""
+    shutil.copytree(indexed, fresh.folder / "cache")
+    return fresh
+
+
 def test_a_calibrated_threshold_is_stored_shown_and_used(
-    place: Place, board: list[tuple[str, Item, str]]
+    fresh: Place, board: list[tuple[str, Item, str]]
 ) -> None:
     clip, item, _ = board[0]
-    before = place.run("doctor").stdout
+    before = fresh.run("doctor").stdout
     assert "of the weights" in before
-    said = place.calibrate()
+    said = fresh.calibrate()
     assert "6 queries are about videos that were not given (elsewhere.mp4)" in said.stderr
-    [file] = place.stored
+    [file] = fresh.stored
     made = Calibration.model_validate_json(file.read_text())
     assert made.weights == "micro:encoder"
     assert made.encoder == file.stem
@@ -97,9 +116,9 @@ def test_a_calibrated_threshold_is_stored_shown_and_used(
         f"stored for the encoder {made.encoder}: {file}",
     ):
         assert words in said.stdout
-    after = place.run("doctor").stdout
+    after = fresh.run("doctor").stdout
     assert f"{made.threshold:g} (calibrated: 10% false alarms, 11 queries, 5 videos)" in after
-    asked = place.run("ask", clip, item.text, *[w for o in item.options for w in ("-o", o)], "--json").stdout
+    asked = fresh.run("ask", clip, item.text, *[w for o in item.options for w in ("-o", o)], "--json").stdout
     version = Trace.from_json(asked).versions.tools["retrieve"]
     assert version == f"retrieve {made.encoder}, no match below {made}"
 
@@ -136,12 +155,12 @@ def test_json_and_a_dry_run(place: Place) -> None:
     assert stored["threshold"] == data["threshold"]
 
 
-def test_too_few_queries_are_refused_before_anything_is_indexed(place: Place) -> None:
-    result = place.calibrate("--false-alarms", "0.05", code=2)
+def test_too_few_queries_are_refused_before_anything_is_indexed(fresh: Place) -> None:
+    result = fresh.calibrate("--false-alarms", "0.05", code=2)
     for words in ("5% needs 19 queries", "there are 11", "--false-alarms 0.084"):
         assert words in result.stderr
-    assert not list((place.folder / "cache").glob("indexes/*"))
-    one = place.run("calibrate", place.clips[0], "--queries", place.queries, "--false-alarms", "0.01", code=2)
+    assert not list((fresh.folder / "cache").glob("indexes/*"))
+    one = fresh.run("calibrate", fresh.clips[0], "--queries", fresh.queries, "--false-alarms", "0.01", code=2)
     assert "there are 10" in one.stderr
 
 

@@ -48,27 +48,23 @@ async def test_checkpoints_are_small_and_whole(tmp_path: Path, saver: str) -> No
 KILLED = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
+from benchmarks.interruptions import run_in_child
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from act2see.graphs.ask import create_act2see
-from act2see.micro.questions import make_item
-from act2see.micro.world import write_clip
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
-folder, after = Path(sys.argv[1]), int(sys.argv[2])
 lines = (
     "Look. <retrieve>the circle</retrieve>",
     "And <generate>it in blue</generate>",
     "So.</think><answer>B</answer>",
 )
-config, parts = parts_in(folder, Scripted(*lines))
 
-async def main():
+async def run(folder, after, given):
+    folder.mkdir(exist_ok=True)
+    config, parts = parts_in(folder, Scripted(*lines))
     async with AsyncSqliteSaver.from_conn_string(str(folder / "runs.sqlite")) as saver:
         graph = create_act2see(config, parts=parts, checkpointer=saver)
         run = {"configurable": {"thread_id": "t"}}
-        given = None
-        if after >= 0:
-            given = {"video": clip_in(folder), "question": "What?", "options": ["red", "blue"]}
         nodes = 0
         async for _ in graph.astream(given, run, stream_mode="updates", durability="sync"):
             nodes += 1
@@ -76,30 +72,35 @@ async def main():
                 os.kill(os.getpid(), signal.SIGKILL)
         values = (await graph.aget_state(run)).values
         shown = [s.get("text", s.get("frames")) for s in values["trace"]["segments"]]
-        print(json.dumps([values["answer"], shown]))
+        return nodes, [values["answer"], shown]
 
-asyncio.run(main())
+def fork(name, after, given, dies=False):
+    return run_in_child(lambda: asyncio.run(run(root / name, after, given)), dies)
+
+root = Path(sys.argv[1])
+given = {"video": clip_in(root), "question": "What?", "options": ["red", "blue"]}
+nodes, whole = fork("whole", 99, given)
+killed = []
+for after in range(1, nodes):
+    killed.append([fork(str(after), after, given, dies=True), *fork(str(after), -1, None)])
+print(json.dumps([nodes, whole, killed]))
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each run is a forked process")
 def test_kill_9_between_any_two_nodes_then_resume_gives_the_same(tmp_path: Path) -> None:
-    def start(folder: Path, after: int) -> subprocess.CompletedProcess[str]:
-        folder.mkdir(exist_ok=True)
-        root = str(Path(__file__).parents[2])
-        environment = {**os.environ, "PYTHONPATH": root, "LANGGRAPH_STRICT_MSGPACK": "true"}
-        return subprocess.run(
-            [sys.executable, "-c", KILLED, str(folder), str(after)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-        )
-
-    whole = start(tmp_path / "whole", 99)
-    assert whole.returncode == 0, whole.stderr
-    for after in (1, 3, 5):
-        folder = tmp_path / f"killed-{after}"
-        assert start(folder, after).returncode == -signal.SIGKILL
-        resumed = start(folder, -1)
-        assert resumed.returncode == 0, resumed.stderr
-        assert resumed.stdout == whole.stdout
+    """Each half of a run is a process of its own, forked from one that has run nothing."""
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root, "LANGGRAPH_STRICT_MSGPACK": "true"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    nodes, whole, killed = json.loads(done.stdout)
+    assert nodes >= 7
+    assert whole[0] == "B"
+    for after, (status, rest, outcome) in enumerate(killed, start=1):
+        assert (status, rest, outcome) == (-signal.SIGKILL, nodes - after, whole)

@@ -13,7 +13,7 @@ from act2see.micro.study.ablate import Sizes, ablate
 from act2see.micro.study.ablate_report import calls, markdown, plots, rate, read_results
 
 pytest.importorskip("trl", reason="needs the train extra")
-TINY = Sizes(corpus=8, hinted=4, steps=1, asked=4, rounds=1, seeds=1)
+TINY = Sizes(corpus=4, hinted=4, steps=1, asked=4, rounds=1, seeds=1)
 STAGES = ("corpus-reference", "insertion", "both", "budget-1")
 
 
@@ -22,7 +22,7 @@ def test_ablation_stages_run_once_and_build_on_each_other(tmp_path: Path) -> Non
     ablate(tmp_path, TINY, lambda name, seconds: seen.append(name), STAGES)
     assert seen == [f"seed 0, {s}" for s in STAGES]
     results = read_results(tmp_path)
-    assert results["corpus-reference"][0]["made"] == results["corpus-reference"][0]["right"] == 8
+    assert results["corpus-reference"][0]["made"] == results["corpus-reference"][0]["right"] == 4
     assert results["insertion"][0]["calls"] >= 4  # the rule makes one for each of four questions
     assert results["both"][0]["steps"] == 1
     assert results["budget-1"][0]["calls"] <= 4

@@ -59,12 +59,11 @@ async def test_a_run_resumed_by_another_process_answers_the_same(graph: Graph, t
     whole = await aask(graph, clip, item.text, item.options)
     config = load_config("micro", cache=str(tmp_path / "cache"))
     given: Any = {"video": str(clip), "question": item.text, "options": list(item.options)}
+    saver = InMemorySaver()
+    first = create_act2see(config, parts=build_parts(config), checkpointer=saver)
     for node in ("reason", *{c.tag for c in whole.calls}, "answer"):
-        saver = InMemorySaver()
         run: Any = {"configurable": {"thread_id": node}}
-        await create_act2see(config, parts=build_parts(config), checkpointer=saver).ainvoke(
-            given, run, interrupt_before=[node]
-        )
+        await first.ainvoke(given, run, interrupt_before=[node])
         resumed = create_act2see(config, parts=build_parts(config), checkpointer=saver)
         result = await resumed.ainvoke(None, run)
         trace = Trace.model_validate(result["trace"])

@@ -131,7 +131,7 @@ class Server:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=settings, text=True
             )
-        self.ask(
+        answer = self.ask(
             "initialize",
             {
                 "protocolVersion": "2025-06-18",
@@ -140,6 +140,7 @@ class Server:
             },
             1,
         )
+        self.hello: dict[str, Any] = answer["result"]
         self.send("notifications/initialized", {})
 
     def __enter__(self) -> Server:
@@ -215,6 +216,7 @@ def test_a_cancelled_call_ends_and_the_server_ends_after_stdin(
 @pytest.mark.timeout(300)
 def test_a_closed_stdout_ends_the_server_without_a_traceback(tmp_path: Path) -> None:
     with Server(tmp_path, "--folder", str(tmp_path)) as server:
+        assert server.call("list_videos", {}, 3)["structuredContent"] == {"videos": []}
         assert server.process.stdin
         assert server.process.stdout
         server.process.stdout.close()
@@ -225,7 +227,7 @@ def test_a_closed_stdout_ends_the_server_without_a_traceback(tmp_path: Path) -> 
 
 
 @pytest.mark.timeout(300)
-def test_lone_surrogates_and_invalid_lines_are_answered(tmp_path: Path) -> None:
+def test_stdout_has_only_protocol_messages_also_for_surrogates_and_invalid_lines(tmp_path: Path) -> None:
     videos = os.fsencode(tmp_path) + b"/videos"
     os.mkdir(videos)
     for name in (b"clip.mp4", b"caf\xe9.mp4"):
@@ -234,6 +236,8 @@ def test_lone_surrogates_and_invalid_lines_are_answered(tmp_path: Path) -> None:
     params = '{"name": "NAME", "arguments": ARGUMENTS}'
     call = f'{{"jsonrpc": "2.0", "id": ID, "method": "tools/call", "params": {params}}}'
     with Server(tmp_path, "--folder", os.fsdecode(videos)) as server:
+        assert server.hello["serverInfo"]["name"] == "act2see"
+        assert len(server.ask("tools/list", {}, 12)["result"]["tools"]) == 4
         listed = server.call("list_videos", {}, 2)
         assert listed["structuredContent"] == {"videos": ["clip.mp4"]}
         assert "caf\\udce9.mp4 is not listed because its name is not UTF-8" in listed["content"][0]["text"]
@@ -269,6 +273,11 @@ def test_lone_surrogates_and_invalid_lines_are_answered(tmp_path: Path) -> None:
             assert result["isError"]
             assert re.search("only videos in|there is no trace", result["content"][0]["text"])
         assert server.call("list_videos", {}, 11)["structuredContent"] == {"videos": ["clip.mp4"]}
+        assert server.process.stdin
+        assert server.process.stdout
+        server.process.stdin.close()
+        assert server.process.stdout.read() == ""
+        assert server.process.wait(60) == 0
 
 
 def test_a_folder_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -284,42 +293,6 @@ def wait_for(events: Path, expected: list[str], server: Server) -> None:
     while not events.exists() or events.read_text().split() != expected:
         assert server.process.poll() is None, server.log.read_text()
         time.sleep(0.02)
-
-
-@pytest.mark.timeout(300)
-def test_stdout_has_only_protocol_messages(tmp_path: Path) -> None:
-    hello: dict[str, Any] = {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "0"},
-    }
-    asked: list[dict[str, Any]] = [
-        {"id": 1, "method": "initialize", "params": hello},
-        {"method": "notifications/initialized"},
-        {"id": 2, "method": "tools/list"},
-        {"id": 3, "method": "tools/call", "params": {"name": "list_videos", "arguments": {}}},
-    ]
-    answers = {}
-    environment = {**os.environ, "ACT2SEE_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "act2see", "mcp", "--folder", str(tmp_path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-    ) as server:
-        assert server.stdin
-        assert server.stdout
-        for message in asked:
-            server.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
-            server.stdin.flush()
-            if id := message.get("id"):
-                answer = json.loads(server.stdout.readline())
-                assert answer["id"] == id
-                answers[id] = answer["result"]
-        server.stdin.close()
-        assert server.stdout.read() == ""
-        assert server.wait(100) == 0
-    assert answers[1]["serverInfo"]["name"] == "act2see"
-    assert len(answers[2]["tools"]) == 4
-    assert answers[3]["structuredContent"] == {"videos": []}
 
 
 def test_a_missing_folder_is_an_error_before_serving(tmp_path: Path) -> None:

@@ -211,16 +211,17 @@ def _rate(grey: Levels) -> float:
     """Return how much a picture, `(192, 192)`, is like a lattice: contrast in units of its deviation."""
     gaps, rims = lattice()
     gap, rim = grey[gaps], grey[rims]
-    contrast = float(np.median(rim)) - float(np.median(gap))
+    usual_gap, usual_rim = np.median(gap), np.median(rim)
+    contrast = float(usual_rim) - float(usual_gap)
     if contrast < _DARKEST_CONTRAST:
         return 0.0
     # Lit tiles and shapes a little larger than usual are left out by cutting off large deviations.
-    spread = _deviation(gap) + _deviation(rim)
+    spread = _deviation(gap, usual_gap) + _deviation(rim, usual_rim)
     return contrast / (spread + 1.0)
 
 
-def _deviation(values: Levels) -> float:
-    return float(np.minimum(np.abs(values - np.median(values)), 40).mean())
+def _deviation(values: Levels, usual: np.floating) -> float:
+    return float(np.minimum(np.abs(values - usual), 40).mean())
 
 
 def _is_alone(grey: Levels, square: Square) -> bool:

@@ -186,19 +186,19 @@ asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), 
 
 
 def test_sigkill_loses_only_unfinished_chains(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", RUN_TO_KILL, str(tmp_path), "24"]
+    command = [sys.executable, "-W", "ignore", "-c", RUN_TO_KILL, str(tmp_path), "12"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as process:
         assert process.stdout
-        finished = [process.stdout.readline().strip() for _ in range(6)]
+        finished = [process.stdout.readline().strip() for _ in range(3)]
         process.send_signal(signal.SIGKILL)
     kept = [c.sample.id for c in read_chains(tmp_path / "run" / "chains.jsonl")]
     assert set(finished) <= set(kept)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & set(kept)
     ids = [c.sample.id for c in read_chains(tmp_path / "run" / "chains.jsonl")]
-    assert len(ids) == len(set(ids)) == 24
+    assert len(ids) == len(set(ids)) == 12
 
 
 def test_a_spent_budget_stops_the_run(tmp_path: Path, world: list[Sample]) -> None:

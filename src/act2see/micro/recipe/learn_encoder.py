@@ -372,18 +372,24 @@ def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[st
 
 
 def learn(
-    folder: Path, steps: int = 1500, seed: int = 0, progress: Progress | None = None, device: str = "cpu"
+    folder: Path,
+    steps: int = 1500,
+    batch: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> None:
     """Train the encoder and save it.
 
     Args:
         folder: The folder of the weights.
         steps: The number of steps.
+        batch: The number of boards, and of phrases, in a step.
         seed: The seed of weights and data.
         progress: Called every 50 steps.
         device: The device that trains it.
     """
-    model, tokenizer, processor = train_encoder(steps, seed=seed, progress=progress, device=device)
+    model, tokenizer, processor = train_encoder(steps, batch, seed, progress, device)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -357,6 +357,7 @@ def learn(
     folder: Path,
     vae_steps: int = 1200,
     steps: int = 3500,
+    part: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
     device: str = "cpu",
@@ -367,6 +368,7 @@ def learn(
         folder: The folder of the weights.
         vae_steps: The number of steps of the VAE.
         steps: The number of steps of the transformer and the text towers.
+        part: One in this many of the boards of a batch, and of the pictures that are scored, is used.
         seed: The seed of weights and data.
         progress: Called with the steps of both parts.
         device: The device that trains them.
@@ -374,7 +376,7 @@ def learn(
     Returns:
         The scores of the pipeline on new boards.
     """
-    vae = train_vae(vae_steps, seed=seed, progress=progress, device=device)
-    pipeline = train_generator(vae, steps, seed=seed, progress=progress)
+    vae = train_vae(vae_steps, 32 // part, seed, progress, device)
+    pipeline = train_generator(vae, steps, 48 // part, seed, progress)
     pipeline.save_pretrained(folder, safe_serialization=True)
-    return evaluate(pipeline)
+    return evaluate(pipeline, 256 // part)

@@ -75,7 +75,7 @@ def train_base(
     Args:
         steps: The number of steps of all lessons before answering.
         answers: The number of further steps, of answering.
-        batch: The number of rollouts in a step.
+        batch: The number of rollouts of whole clips in a step; there are more of shorter ones and of boards.
         seed: The seed of weights and data.
         progress: Called every 25 steps.
         device: The device to train on.
@@ -90,6 +90,7 @@ def train_base(
     model: Any = build_vlm(tokenizer).to(device)
     packer = Packer(tokenizer, vlm_image_processor(), model.config.image_token_id, cache_bytes=128 << 20)
     part = steps // 16
+    more = batch * 3 // 2
 
     with Workers(processes_for(device), pin=device == "cuda") as workers:
 
@@ -97,17 +98,17 @@ def train_base(
             batches = workers.batches(Ready(lesson), steps)
             fit(model, batches, steps, rate=1e-3, warmup=warmup, name=name, progress=progress)
 
-        train_eyes(model, packer, 2 * part, seed=seed, progress=progress, workers=workers)
+        train_eyes(model, packer, 2 * part, 3 * batch, seed=seed, progress=progress, workers=workers)
         # First single frames, with many in a step, then short clips, then whole ones. At twice this learning
         # rate the model does not learn to see at all.
-        learn("frames", Glances(packer, 48, seed), 2 * part, warmup=60)
+        learn("frames", Glances(packer, more, seed), 2 * part, warmup=60)
         short = Clips(packer, batch, seed + 1, (2, 5), busy=1.0)
         learn("short clips", short, 2 * part)
         whole = Clips(packer, batch, seed + 2)
-        learn("clips", Mix([whole] * 7 + [Glances(packer, 48, seed + 2)]), 2 * part)
+        learn("clips", Mix([whole] * 7 + [Glances(packer, more, seed + 2)]), 2 * part)
         # A place is the hardest thing to look up, since it comes before its shape: after 400 mixed steps it
         # is at chance. Its own lesson stays at chance for 550 steps, and is then learnt within 50.
-        learn("recall", Facts(packer, 48, seed + 5, (1, 2), with_events=False), 3 * part)
+        learn("recall", Facts(packer, more, seed + 5, (1, 2), with_events=False), 3 * part)
         few = Facts(packer, batch, seed + 3, (1, 3))
         many = Facts(packer, batch, seed + 4, (4, 8))
         # Clips stay in the mix, because the model soon forgets how to see when it is trained on text alone.

@@ -19,6 +19,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,22 @@ QUICK = {
     "words": 4,
     "lines": 40,
 }
+_QUICK_BATCH = 16
+"""A batch of a quick run has one in this many of the boards, phrases, clips or questions of a full one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What all stages of a run share."""
+
+    out: Path
+    """The folder of the weights."""
+    counts: dict[str, int]
+    """The steps of each stage."""
+    part: int
+    """A batch is divided by this number."""
+    seed: int
+    device: str
 
 
 def train(
@@ -86,12 +103,13 @@ def train(
             raise ConfigError(f"there is no stage {stage!r} (known: {', '.join(STAGES)})")
     device = choose_device(device)
     counts = QUICK if quick else FULL_ON_GPU if device == "cuda" else FULL
+    plan = _Plan(out, counts, _QUICK_BATCH if quick else 1, seed, device)
     out.mkdir(parents=True, exist_ok=True)
     lanes = [[stage for stage in lane if stage in stages] for lane in LANES]
-    seconds = _run_lanes([lane for lane in lanes if lane], out, counts, seed, device, progress)
+    seconds = _run_lanes([lane for lane in lanes if lane], plan, progress)
     for stage in ("corpus", "vlm"):
         if stage in stages:
-            seconds[stage] = _run(stage, out, counts, seed, device, progress)
+            seconds[stage] = _run(stage, plan, progress)
     halve(out)
     recipe = {"seed": seed, "device": device, "steps": counts, "seconds": seconds}
     write_text(out / "recipe.json", json.dumps(recipe, indent=1) + "\n")
@@ -116,34 +134,25 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def _run(
-    stage: str, out: Path, counts: dict[str, int], seed: int, device: str, progress: Progress | None
-) -> float:
+def _run(stage: str, plan: _Plan, progress: Progress | None) -> float:
     """Run one stage; return its seconds."""
     started = time.perf_counter()
     if stage == "base":
-        _base(out, counts["base"], counts["answers"], seed, device, progress)
+        _base(plan, progress)
     elif stage == "encoder":
-        _encoder(out, counts["encoder"], seed, device, progress)
+        _encoder(plan, progress)
     elif stage == "generator":
-        _generator(out, counts["vae"], counts["generator"], seed, device, progress)
+        _generator(plan, progress)
     elif stage == "corpus":
-        _corpus(out, counts["corpus"])
+        _corpus(plan)
     else:
-        _vlm(out, counts, seed, device, progress)
+        _vlm(plan, progress)
     seconds = round(time.perf_counter() - started, 1)
     log.info("stage %s took %.0f s", stage, seconds)
     return seconds
 
 
-def _run_lanes(
-    lanes: list[list[str]],
-    out: Path,
-    counts: dict[str, int],
-    seed: int,
-    device: str,
-    progress: Progress | None,
-) -> dict[str, float]:
+def _run_lanes(lanes: list[list[str]], plan: _Plan, progress: Progress | None) -> dict[str, float]:
     """Run the lanes in parallel, each on an equal share of the cores; return the seconds of each stage."""
     import os
     from multiprocessing import Manager
@@ -157,9 +166,7 @@ def _run_lanes(
     with Manager() as manager, pool_of(len(lanes)) as pool:
         reports: Any = manager.Queue()
         with ignore_interrupts():
-            jobs = [
-                pool.submit(_run_lane, lane, out, counts, seed, device, threads, reports) for lane in lanes
-            ]
+            jobs = [pool.submit(_run_lane, lane, plan, threads, reports) for lane in lanes]
         while not (all(job.done() for job in jobs) and reports.empty()):
             try:
                 report = reports.get(timeout=0.5)
@@ -173,15 +180,7 @@ def _run_lanes(
         return seconds
 
 
-def _run_lane(
-    lane: list[str],
-    out: Path,
-    counts: dict[str, int],
-    seed: int,
-    device: str,
-    threads: int,
-    reports: Any,
-) -> dict[str, float]:
+def _run_lane(lane: list[str], plan: _Plan, threads: int, reports: Any) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(threads)
@@ -189,7 +188,7 @@ def _run_lane(
     def progress(*report: Any) -> None:
         reports.put(report)
 
-    return {stage: _run(stage, out, counts, seed, device, progress) for stage in lane}
+    return {stage: _run(stage, plan, progress) for stage in lane}
 
 
 def halve(folder: Path) -> None:
@@ -204,47 +203,67 @@ def halve(folder: Path) -> None:
             save_file(half, file, metadata={"format": "pt"})
 
 
-def _base(out: Path, steps: int, answers: int, seed: int, device: str, progress: Progress | None) -> None:
+def _base(plan: _Plan, progress: Progress | None) -> None:
     from act2see.micro.recipe.learn_vlm import save, train_base
 
-    model, packer = train_base(steps, answers, seed=seed, progress=progress, device=device)
-    save(model, packer, out / "base")
+    steps, answers = plan.counts["base"], plan.counts["answers"]
+    model, packer = train_base(
+        steps, answers, 32 // plan.part, seed=plan.seed, progress=progress, device=plan.device
+    )
+    save(model, packer, plan.out / "base")
 
 
-def _encoder(out: Path, steps: int, seed: int, device: str, progress: Progress | None) -> None:
+def _encoder(plan: _Plan, progress: Progress | None) -> None:
     from act2see.micro.recipe.learn_encoder import learn
 
-    learn(out / "encoder", steps, seed, progress, device)
+    learn(plan.out / "encoder", plan.counts["encoder"], 64 // plan.part, plan.seed, progress, plan.device)
 
 
-def _generator(
-    out: Path, vae_steps: int, steps: int, seed: int, device: str, progress: Progress | None
-) -> None:
+def _generator(plan: _Plan, progress: Progress | None) -> None:
     from act2see.micro.recipe.learn_generator import learn
 
-    learn(out / "generator", vae_steps, steps, seed, progress, device)
+    steps = plan.counts["vae"], plan.counts["generator"]
+    scores = learn(plan.out / "generator", *steps, plan.part, plan.seed, progress, plan.device)
+    log.info("of the generator's pictures of new boards: %s", scores)
 
 
-def _corpus(out: Path, count: int) -> None:
+def _corpus(plan: _Plan) -> None:
     from act2see.micro.recipe.corpus import build_corpus, corpus_config
 
-    folder = out / "corpus"
+    folder = plan.out / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
-    config = corpus_config(folder, out)
-    path, dropped = build_corpus(config, count, folder)
+    config = corpus_config(folder, plan.out)
+    path, dropped = build_corpus(config, plan.counts["corpus"], folder)
     log.info("%d chains, dropped: %s", len(path.read_text().splitlines()), dict(dropped))
 
 
-def _vlm(out: Path, counts: dict[str, int], seed: int, device: str, progress: Progress | None) -> None:
+def _vlm(plan: _Plan, progress: Progress | None) -> None:
     from act2see.micro.recipe.corpus import corpus_config
     from act2see.micro.recipe.learn_vlm import save, train_sft, train_words
     from act2see.tools.video.store import FrameStore
     from act2see.trace.trace import load_traces
 
+    out, steps, words = plan.out, plan.counts["vlm"], plan.counts["words"]
     config = corpus_config(out / "corpus", out)
     store = FrameStore(str(Path(config.cache or "") / "frames"))
     traces = list(load_traces(out / "corpus" / "traces.jsonl"))
-    steps, lines = counts["vlm"], counts["lines"]
-    model, packer = train_sft(out / "base", traces, store, steps, seed=seed, progress=progress, device=device)
-    train_words(model, packer, counts["words"], seed=seed, progress=progress, lines=lines)
+    model, packer = train_sft(
+        out / "base",
+        traces,
+        store,
+        steps,
+        32 // plan.part,
+        seed=plan.seed,
+        progress=progress,
+        device=plan.device,
+    )
+    train_words(
+        model,
+        packer,
+        words,
+        128 // plan.part,
+        seed=plan.seed,
+        progress=progress,
+        lines=plan.counts["lines"],
+    )
     save(model, packer, out / "vlm")
