@@ -40,7 +40,7 @@ _EARLIER = 0.4  # share of questions with unrelated earlier questions
 _TURNS = (1, 1, 1, 2, 2, 3)  # how many earlier questions there are
 _DECLINED = 0.3  # share of the earlier questions that were beyond the board
 _FOLLOW_UP = 0.12  # share of questions about one shape that are put as a follow-up
-_PRONOUN = 0.12  # share of questions about one shape that call it by a pronoun
+_PRONOUN = 0.1  # share of questions about a shape that call it by a pronoun
 _BEYOND_OPTIONS = 0.15  # share of questions beyond the board that have options
 _STRANGE_OPTIONS = 0.06  # share of questions with options whose options fit another question
 _NAMED_OPTIONS = 0.4  # share of questions with options whose options are in people's words
@@ -89,8 +89,6 @@ _WORD = re.compile(
 )
 _SLOT = re.compile(r"{(\w+)}")
 _THE_SHAPE = re.compile(r"\b[Tt]he {x}(?:'s)?(?!\w)")
-_NAMED_ONCE = re.compile(r"[^{}]*\b[Tt]he {x}(?:'s)?(?!\w)[^{}]*")
-"""A line that names its shape once, as "the ring", so that a pronoun can stand for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,7 @@ class Wordings:
             pass
         elif item.asked.kind in ABOUT_ONE_SHAPE and rng.random() < _FOLLOW_UP:
             return self._as_follow_up(item, rng)
-        elif item.asked.kind in ABOUT_ONE_SHAPE and rng.random() < _PRONOUN:
+        elif "x" in slots_of(item.asked.kind) and rng.random() < _PRONOUN:
             return self._with_pronoun(item, rng)
         else:
             item = replace(item, text=self.say(item.asked, rng))
@@ -196,13 +194,16 @@ class Wordings:
 
     def _with_pronoun(self, item: Item, rng: random.Random) -> Item:
         """Return an item that calls its shape "it", after another question about this shape."""
-        lines = [line for line in self.lines[item.asked.kind] if _NAMED_ONCE.fullmatch(line)]
+        kind, slots = item.asked.kind, dict(item.asked.slots)
+        lines = [
+            line for line in self.lines.get(kind, ()) if line.count("{x}") == 1 and _THE_SHAPE.search(line)
+        ]
         if not lines:
             return replace(item, text=self.say(item.asked, rng))
         line = _THE_SHAPE.sub(_name_by_pronoun, rng.choice(lines))
-        before = ask(rng.choice(ABOUT_ONE_SHAPE), **dict(item.asked.slots))
-        answer = rng.choice(_EARLIER_ANSWERS)
-        return self._put_after(item, vary(fill(line, {}, rng), rng), (self.say(before, rng), answer), rng)
+        before = self.say(ask(rng.choice(ABOUT_ONE_SHAPE), x=slots["x"]), rng)
+        turn = (before, rng.choice(_EARLIER_ANSWERS))
+        return self._put_after(item, vary(fill(line, slots, rng), rng), turn, rng)
 
     def _put_after(self, item: Item, text: str, before: tuple[str, str], rng: random.Random) -> Item:
         """Return an item with a text that needs the question before it, now and then with others before."""
