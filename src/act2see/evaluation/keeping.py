@@ -110,9 +110,11 @@ class RunFolder:
         self._close_file()
         with replacing_file(self.path / QUESTIONS) as new, new.open("wb") as file:
             places: dict[Key, int] = {}
-            for record in self.records(keys):
-                places[record.key] = file.tell()
-                file.write(record.model_dump_json().encode() + b"\n")
+            with (self.path / QUESTIONS).open("rb") as old:
+                for key in keys:
+                    places[key] = file.tell()
+                    old.seek(self._places[key])
+                    file.write(old.readline())
         self._places = places
         self.save_run(run)
 

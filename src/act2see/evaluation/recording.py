@@ -95,7 +95,6 @@ def save_trace(trace: Trace, path: Path) -> None:
     """Write a trace, whole or not at all. The disk may write it later: the line that names it says the same
     answer.
     """
-    path.parent.mkdir(exist_ok=True)
     with replacing_file(path, durable=False) as new:
         new.write_text(trace.to_json() + "\n", encoding="utf-8")
 
@@ -138,7 +137,8 @@ def add_up(records: Iterable[QuestionRecord]) -> Totals:
     seconds = 0.0
     for record in records:
         statuses[record.status] += 1
-        calls.update(record.calls.model_dump())
+        for name in Calls.model_fields:
+            calls[name] += getattr(record.calls, name)
         seconds += record.seconds
         for name in ("tokens", "read", "thinking", "refused_calls", "frames", "forced", "judge_malformed"):
             sums[name] += int(getattr(record, name))
