@@ -79,6 +79,7 @@ def make_record(
         tokens=sum(loop.decoded for loop in loops),
         read=sum(loop.prefilled for loop in loops),
         thinking=sum(loop.thinking for loop in loops),
+        aside=told.aside,
         seconds=round(sum(trace.usage.seconds for trace in traces), 4),
         calls=Calls(**calls),
         refused_calls=sum(call.outcome != "ok" for trace in traces for call in trace.calls),
@@ -140,7 +141,16 @@ def add_up(records: Iterable[QuestionRecord]) -> Totals:
         for name in Calls.model_fields:
             calls[name] += getattr(record.calls, name)
         seconds += record.seconds
-        for name in ("tokens", "read", "thinking", "refused_calls", "frames", "forced", "judge_malformed"):
+        for name in (
+            "tokens",
+            "read",
+            "thinking",
+            "aside",
+            "refused_calls",
+            "frames",
+            "forced",
+            "judge_malformed",
+        ):
             sums[name] += int(getattr(record, name))
     return Totals(
         questions=sum(statuses.values()),

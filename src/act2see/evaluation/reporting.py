@@ -126,6 +126,7 @@ _SCORES: dict[str, _Cell] = {
     "may use": _budget,
     "tokens a question": lambda run: _per(run.totals.tokens, run),
     "tokens read": lambda run: _per(run.totals.read, run),
+    "tokens of captions": lambda run: _per(run.totals.aside, run),
     "hidden tokens": lambda run: _per(run.totals.thinking, run),
     "frames a question": lambda run: _per(run.totals.frames, run),
     "calls a question": lambda run: _per(run.totals.calls.all, run),
