@@ -199,6 +199,13 @@ def _check_same(folder: Path, earlier: RunRecord, now: RunRecord) -> None:
                 f"{folder} holds another run ({field} {old!r}, not {new!r}): "
                 "name another folder with --out, since runs are not mixed"
             )
+    for part, name in now.weights.items():
+        had = earlier.weights.get(part, name)
+        if had != name and "@" in had and "@" in name:  # without a revision they were not here yet
+            raise BenchmarkError(
+                f"{folder} holds answers of other weights ({part} {quote_text(had)!r}, not "
+                f"{quote_text(name)!r}): name another folder with --out, since runs are not mixed"
+            )
     before = earlier.of if earlier.limit is None else earlier.limit
     wanted = now.of if now.limit is None else now.limit
     if wanted < before:

@@ -147,6 +147,11 @@ _ORIGIN: dict[str, _Cell] = {
 }
 
 
+def describe_run(run: RunRecord) -> list[tuple[str, str]]:
+    """Return all that a report says of one run: names and what stands beside them."""
+    return [(name, cell(run)) for name, cell in {**_SCORES, **_ORIGIN}.items()]
+
+
 def _tabulate(runs: Sequence[LoadedRun], cells: dict[str, _Cell]) -> Table:
     rows = tuple((name, *(cell(loaded.run) for loaded in runs)) for name, cell in cells.items())
     return Table(("", *(loaded.name for loaded in runs)), rows)
