@@ -10,6 +10,7 @@ from benchmarks.evaluation import make_suite, run_instant
 from act2see.errors import BenchmarkError
 from act2see.evaluation.keeping import RunFolder
 from act2see.evaluation.result_page import MARK, make_page
+from act2see.evaluation.summary import describe
 
 
 def test_a_page_has_the_score_and_what_stands_beside_it(tmp_path: Path) -> None:
@@ -26,6 +27,16 @@ def test_a_page_has_the_score_and_what_stands_beside_it(tmp_path: Path) -> None:
     assert "| task | Counting | 50.0 % (9.5-90.5, n = 2) |" in page
     with pytest.raises(BenchmarkError, match="not finished has no score"):
         make_page(run.model_copy(update={"score": None}), "")
+
+
+def test_a_run_that_continues_names_the_commits_of_its_answers(tmp_path: Path) -> None:
+    run = run_instant(make_suite(2), tmp_path / "run")
+    for commit in ("b" * 40, "c" * 40, "c" * 40):
+        folder = RunFolder(tmp_path / "run", run.model_copy(update={"commit": commit}))
+        folder.close()
+    of = [f"earlier answers are of commit {commit}" for commit in (run.commit, "b" * 40)]
+    assert folder.run.notes == tuple(of if run.commit else of[1:])
+    assert any(of[1] in line for line in describe(folder.run))
 
 
 def test_answers_of_other_weights_are_refused(tmp_path: Path) -> None:

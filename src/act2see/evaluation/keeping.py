@@ -61,7 +61,9 @@ class RunFolder:
             if (folder / RUN).exists():
                 earlier = read_run(folder)
                 _check_same(folder, earlier, run)
-                run = run.model_copy(update={"started": earlier.started})
+                run = run.model_copy(
+                    update={"started": earlier.started, "notes": _note_commits(earlier, run)}
+                )
             self.run = run
             self._places = self._read_places()
             self.save_run(run)
@@ -174,6 +176,13 @@ class RunFolder:
                 file.seek(place)
                 target.write(file.readline())
         return kept
+
+
+def _note_commits(earlier: RunRecord, now: RunRecord) -> tuple[str, ...]:
+    """Return the notes of a run that continues: its answers may be of other commits than its table."""
+    if earlier.commit is None or earlier.commit == now.commit:
+        return earlier.notes
+    return tuple(dict.fromkeys((*earlier.notes, f"earlier answers are of commit {earlier.commit}")))
 
 
 def _check_content(folder: Path) -> None:

@@ -85,6 +85,7 @@ def _describe_origin(run: RunRecord) -> Iterator[str]:
     shuffled = "options shuffled" if setting.shuffled else "options as in the file"
     epochs = f", {setting.epochs} times" if setting.epochs > 1 else ""
     yield f"  config {setting.config}, seed {setting.seed}{epochs}, {shuffled}"
-    yield f"  act2see {run.act2see}, commit {run.commit or 'unknown'}"
+    noted = "".join(f"; {note}" for note in run.notes)
+    yield f"  act2see {run.act2see}, commit {run.commit or 'unknown'}{noted}"
     yield f"  weights: {', '.join(f'{part} {name}' for part, name in run.weights.items())}"
     yield f"  {run.machine}, {run.started}"
