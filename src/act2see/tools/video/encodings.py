@@ -3,8 +3,8 @@
 The encoding is that of the byte-order mark, else UTF-8. A file of UTF-8 with a few bad bytes stays UTF-8:
 only these bytes are lost. Any other encoding is a guess, by how likely each makes the text (`letters.py`),
 and a warning says so, because a wrong guess gives a text that nobody finds. Where two encodings give likely
-texts that differ, or none gives a likely one, the guess is a doubt: the warning names what else it may be, and
-whoever shows the text says so.
+texts that differ, or none gives a likely one, the guess is a doubt: the warning names what else it may be,
+and whoever shows the text says so.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Every byte is a letter in most old encodings, so that a text can be decoded is no sign that it was decoded
 right. Here each pair of an encoding and a language gives a likelihood: how often the language uses each
-letter, how rarely a capital follows a small letter, and how rarely two alphabets meet in one word. Likelihoods
-of the same bytes can be compared, even those of one and of two bytes a letter. charset-normalizer has the order
-of the letters; its own comparison needs long texts and takes Windows-1250 for Windows-1252.
+letter, how rarely a capital follows a small letter, and how rarely two alphabets meet in one word. The
+likelihoods of the same bytes can be compared, even those of one and of two bytes a letter. charset-normalizer
+has the order of the letters; its own comparison needs long texts and takes Windows-1250 for Windows-1252.
 
 The frequencies come from the order alone: that of rank r is proportional to exp(-r / 7), as in most
 alphabets, and that of Chinese, Japanese and Korean letters depends on how common the letter's group is.
