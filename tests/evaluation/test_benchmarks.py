@@ -22,6 +22,10 @@ from tests.evaluation import records as r
 REAL = Path(os.environ.get("ACT2SEE_BENCHMARKS", ""))
 
 
+MINERVA = ("key", "video_id", "question", "answer_id", "answer_choice_3")
+"""Fields that a record of MINERVA cannot do without."""
+
+
 def load(name: str, source: Path | str, **settings: Any) -> Suite:
     return load_benchmark(name, source, missing="leave out", **settings)
 
@@ -121,6 +125,59 @@ def test_minerva_and_causalvqa_are_read_by_the_loaders_of_training(tmp_path: Pat
         ("A", {"type": "planning", "difficulty": "easy"}),
     ]
     assert "evaluation only" in str(causal)
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        *(
+            ({k: v for k, v in r.minerva(2).items() if k != name}, name)
+            for name in r.minerva(2)
+            if name in MINERVA
+        ),
+        (r.minerva(2, answer_id=9), "answer_id"),
+        (r.minerva(2, answer_id="C"), "answer_id"),
+        (r.minerva(1, question="Who loses?", category="other"), "id"),
+        ("no object", "record"),
+    ],
+)
+def test_a_bad_record_of_minerva_is_named_with_its_field(tmp_path: Path, row: Any, field: str) -> None:
+    suite = load("minerva", r.write_json(tmp_path / "minerva.json", [r.minerva(1), row]))
+    assert [name for _, name in dropped(suite)] == [field]
+    assert [(s.id, s.question, s.groups["category"]) for s in suite.absent] == [("k1", "Who wins?", "sport")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "faults"),
+    [
+        (",2,1,hard", ",5,1,hard", [("q1", "correct1")]),
+        (",2,1,hard", ",,1,hard", [("q1", "correct1")]),
+        ("q2,planning", "q1,planning", [("q1", "id")]),
+        (",choices1,", ",candidates,", None),
+        ("qid,", "id,", None),
+        (",correct1,", ",right,", None),
+        (",renamed_video", ",video", None),
+    ],
+)
+def test_a_bad_record_of_causalvqa_is_named_with_its_field(
+    tmp_path: Path, old: str, new: str, faults: list[tuple[str, str]] | None
+) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text(r.CAUSALVQA.replace(old, new, 1), encoding="utf-8")
+    if faults is None:
+        with pytest.raises(BenchmarkError, match=f"{old.strip(',')}: is missing.*another version"):
+            load("causalvqa", path)
+        return
+    suite = load("causalvqa", path)
+    assert dropped(suite) == faults
+    assert len(suite.absent) == 1
+
+
+def test_a_field_that_scores_are_given_by_is_named_if_no_record_has_it(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text(r.CAUSALVQA.replace("difficulty", "level"), encoding="utf-8")
+    suite = load("causalvqa", tmp_path / "c.csv")
+    assert [s.groups for s in suite.absent] == [{"type": "causal"}, {"type": "planning"}]
+    assert any("difficulty: is missing in all records" in str(problem) for problem in suite.problems)
 
 
 def test_ones_own_lines_and_tables(tmp_path: Path) -> None:

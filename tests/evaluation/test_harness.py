@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -377,26 +376,6 @@ def test_a_reader_of_another_version_says_so(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"schema_version": 1, "sating": {}}')
     with pytest.raises(BenchmarkError, match=r"run\.json: "):
         read_run(tmp_path)
-
-
-def test_the_logs_of_inspect_show_what_was_said(tmp_path: Path) -> None:
-    from inspect_ai.log import list_eval_logs, read_eval_log
-
-    run_instant(make_suite(2), tmp_path / "run")
-    (info,) = list_eval_logs(os.fspath(tmp_path / "run" / "logs"))
-    log = read_eval_log(info)
-    assert log.status == "success"
-    assert log.samples is not None
-    first = log.samples[0]
-    assert [message.role for message in first.messages] == ["user", "assistant"]
-    assert "A. a kite" in first.messages[0].text
-    assert first.scores is not None
-    score = first.scores["act2see"]
-    assert (score.value, score.answer, score.metadata and score.metadata["trace"]) == (
-        1.0,
-        "A",
-        "traces/q00000-1164c917-s0.json",
-    )
 
 
 def test_a_study_of_peers_has_a_run_for_each_way_and_does_not_ask_again(tmp_path: Path) -> None:

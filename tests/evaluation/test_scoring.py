@@ -12,6 +12,7 @@ import pytest
 
 from act2see.errors import BenchmarkError
 from act2see.evaluation.benchmarks import Suite, load_benchmark
+from act2see.evaluation.guide import load_guide
 from act2see.evaluation.judging import ChatJudge, judge_answer, judge_chain
 from act2see.evaluation.quantities import Quantity
 from act2see.evaluation.replies import (
@@ -25,6 +26,7 @@ from act2see.evaluation.replies import (
 )
 from act2see.evaluation.samples import Sample
 from act2see.evaluation.scoring import measure_size, score_groups, score_sample, score_suite, summarise
+from act2see.micro.study.board import load_board
 from tests.evaluation import records as r
 
 
@@ -48,6 +50,8 @@ class Literal:
 
 
 def suite_of(name: str, folder: Path) -> Suite:
+    if name == "board":
+        return load_board(4, folder)
     path = folder / f"{name}.json"
     rows: dict[str, Callable[[], Any]] = {
         "video-mme": lambda: [r.video_mme(n, "ABCD"[n % 4]) for n in range(12)],
@@ -95,7 +99,12 @@ NAMES = [
     "minerva",
     "causalvqa",
     "own",
+    "board",
 ]
+
+
+def test_the_oracles_are_asked_about_every_benchmark() -> None:
+    assert sorted(NAMES) == sorted(needs.name for needs in load_guide()[0])
 
 
 @pytest.mark.parametrize("name", NAMES)

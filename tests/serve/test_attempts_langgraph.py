@@ -245,6 +245,10 @@ def test_settings_of_a_saved_assistant_are_checked_before_a_file_is_opened(door:
         ({"after_seconds": 1e12}, "after_seconds: Input should be less than or equal to 31622400"),
         ({"after_seconds": 1e300}, "after_seconds: "),
         ({"after_seconds": -1e300}, "after_seconds: "),
+        (
+            {"input": None, "command": {"goto": {"node": "view", "input": 5}}},
+            "command.goto: the input of a node",
+        ),
         ({"interrupt_before": 5}, "interrupt_before"),
         ({"interrupt_after": [5]}, "interrupt_after"),
     ],
@@ -253,6 +257,70 @@ def test_configs_and_checkpoints_of_other_types_are_refused(door: Door, sent: An
     reply = door.run(**{"input": {"video": CLIP, "question": "?"}, **sent})
     assert reply.status_code == 422
     assert door.refusal(reply).startswith(says)
+
+
+CRON = {"assistant_id": "act2see", "schedule": "0 0 1 1 *", "input": {}}
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "says"),
+    [
+        ("/runs/crons", {"schedule": "0 0 1 1 *"}, "assistant_id: it is missing"),
+        ("/runs/crons", {"assistant_id": "act2see"}, "schedule: it is missing"),
+        ("/runs/crons", {**CRON, "end_time": "x"}, "end_time: "),
+        ("/runs/crons", {**CRON, "timezone": "x" * 3000}, "timezone: "),
+        ("/threads/@new/runs/crons", {"schedule": "0 0 1 1 *"}, "assistant_id: it is missing"),
+        ("/store/items/search", {}, "namespace_prefix: it is missing, or no list"),
+        ("/store/items/search", {"namespace_prefix": None}, "namespace_prefix: it is missing"),
+        ("/store/namespaces", {"limit": 1e300}, "limit: "),
+        ("/store/namespaces", {"offset": 1e300}, "offset: "),
+        ("/threads/@new/history", {"before": {"checkpoint_ns": ""}}, "before.checkpoint_id: it is missing"),
+        ("/threads/@new/history", {"before": {"a": 1}}, "before.checkpoint_id: it is missing"),
+        *(
+            ("/threads/@new/runs/wait", {"assistant_id": "act2see", "command": command}, says)
+            for command, says in [
+                ({"update": {}}, "command: it is empty"),
+                ({"goto": []}, "command: it is empty"),
+                ({"graph": "x"}, "command: it is empty"),
+                ({"update": {"trace": 5}}, "command: the thread has no state yet"),
+                ({"update": [["a", 1]]}, "command: the thread has no state yet"),
+                ({"resume": {"type": "accept"}}, "command: the thread has no state yet"),
+                ({"resume": 1}, "command: the thread has no state yet"),
+            ]
+        ),
+    ],
+)
+def test_what_the_server_would_fail_on_is_refused(door: Door, path: str, sent: Any, says: str) -> None:
+    """Each was a 500, or a run that ended with an error of LangGraph's own."""
+    reply = door.send("POST", path.replace("@new", door.thread()), sent)
+    assert reply.status_code == 422
+    assert door.refusal(reply).startswith(says)
+
+
+def test_a_cron_ends_at_its_end_time(door: Door) -> None:
+    for end, read in (
+        ("2099-01-01", "2099-01-01T00:00:00+00:00"),
+        ("2099-01-01T00:00:00Z", "2099-01-01T00:00:00+00:00"),
+    ):
+        made = door.send("POST", "/runs/crons", {**CRON, "end_time": end}).json()
+        assert made["end_time"] == read
+        door.send("DELETE", f"/runs/crons/{made['cron_id']}")
+
+
+def test_states_before_a_checkpoint_are_found(door: Door) -> None:
+    thread = door.thread(**WAITING)
+    [only] = door.send("POST", f"/threads/{thread}/history", {}).json()
+    sent = {"before": only["checkpoint"]}
+    assert door.send("POST", f"/threads/{thread}/history", sent).json() == []
+
+
+def test_a_deleted_thread_leaves_nothing(door: Door) -> None:
+    thread = door.thread(**WAITING)
+    storage = f"/threads/{thread}/storage"
+    assert door.send("GET", storage).json()["channel_values"]["count"] > 0
+    assert door.send("DELETE", f"/threads/{thread}").status_code == 204
+    door.send("POST", "/threads", {"thread_id": thread})  # only of a thread that is there the size is told
+    assert door.send("GET", storage).json()["total_bytes"] == 0
 
 
 def test_names_of_the_server_are_removed(door: Door) -> None:

@@ -7,6 +7,8 @@ same command continues a run that was interrupted or killed.
 from __future__ import annotations
 
 import asyncio
+import shlex
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from act2see.evaluation.benchmarks import Suite
     from act2see.evaluation.harness import Evaluation, Options
     from act2see.evaluation.judging import Judge
+    from act2see.evaluation.records import RunRecord
     from act2see.graphs.config import Config
 
 _BOARD = "board"
@@ -98,6 +101,10 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Show frames in the logs of inspect_ai.")
     ] = True,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Write the score and what stands beside it to this file, too."),
+    ] = None,
     diagnosis: Annotated[
         bool,
         typer.Option(
@@ -117,6 +124,8 @@ def evaluate(
     from act2see.evaluation.harness import Options
     from act2see.evaluation.inspecting import load_inspect
     from act2see.evaluation.peers.arms import name_arm
+    from act2see.evaluation.result_page import MARK, make_page
+    from act2see.tools.runtime.files import check_file, write_text
 
     if listing:
         _list_needs(preset or "paper")
@@ -137,12 +146,17 @@ def evaluate(
         retries=retries,
         pictures=pictures,
     )
+    if page is not None:
+        check_file(page, MARK)
     if diagnosis and way is not None:
         raise BenchmarkError("only the graph has tools whose frames could be replaced: leave out --way")
     arm_name = name_arm(chosen, way)  # a wrong name is found before the benchmark is read
     found = find_suite(benchmark, data, videos, limit)
     folder = to or Path("runs") / f"{found.suite.benchmark}-{arm_name}"
-    _run(found, chosen, way, options, folder, diagnosis)
+    run = _run(found, chosen, way, options, folder, diagnosis)
+    if page is not None:
+        write_text(page, make_page(run, " ".join(("act2see", *map(shlex.quote, sys.argv[1:])))))
+        note(f"the page was written to {page}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +202,7 @@ def find_suite(benchmark: str, data: str | None, videos: Path | None, limit: int
 
 def _run(
     found: Found, config: Config, way: str | None, options: Options, folder: Path, diagnosis: bool
-) -> None:
+) -> RunRecord:
     """Ask all questions, print the table, and diagnose the run if that is wanted."""
     from act2see.evaluation.harness import open_evaluation
     from act2see.evaluation.peers.arms import make_arm
@@ -200,7 +214,8 @@ def _run(
         _say_missing(evaluation)
         with _one_thread(config):
             _ask(evaluation)
-            for line in describe(evaluation.finish()):
+            run = evaluation.finish()
+            for line in describe(run):
                 say(line)
             if diagnosis and evaluation.samples:
                 _diagnose(evaluation)
@@ -211,6 +226,7 @@ def _run(
         asyncio.run(arm.close())
     logs = f"; look at answers with: inspect view --log-dir {folder / 'logs'}" if evaluation.samples else ""
     note(f"written to {folder}{logs}")
+    return run
 
 
 def _diagnose(evaluation: Evaluation) -> None:

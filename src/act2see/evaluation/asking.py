@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from act2see.errors import RefusedError
 from act2see.evaluation.reading import AnswerKind
@@ -74,6 +74,14 @@ class Arm(Protocol):
         """Free the models."""
 
 
+@runtime_checkable
+class SpendsAside(Protocol):
+    """An arm that also spends tokens which serve all questions about a video, such as those of captions."""
+
+    def take_aside(self, video: str) -> int:
+        """Return the tokens spent on a video, by its digest, since this was last called."""
+
+
 class GraphArm:
     """The graph, with a configuration. Its models are built once, whatever number of frames is shown."""
 
@@ -129,6 +137,8 @@ class Told:
 
     reply: Reply
     traces: tuple[Trace, ...]
+    aside: int = 0
+    """Tokens that were spent for all questions about the video, while this one was asked."""
 
 
 async def ask_sample(
@@ -170,7 +180,8 @@ async def ask_sample(
             reply = reply.model_copy(update={"then": second, "then_order": then_order, "sensible": third})
     except RefusedError:
         reply = Reply(order=order, refused=True)
-    return Told(reply, tuple(traces))
+    aside = arm.take_aside(traces[0].video.digest) if traces and isinstance(arm, SpendsAside) else 0
+    return Told(reply, tuple(traces), aside)
 
 
 def question_text(sample: Sample) -> str:

@@ -223,7 +223,14 @@ def _load_training_source(
         "minerva": (load_minerva, "key", ("question type", "split", "category")),
         "causalvqa": (load_causalvqa, "qid", ("type", "difficulty")),
     }[benchmark.name]
-    rows = {str(row.get(key)): row for _, row in read_rows(found) if isinstance(row, dict)}
+    rows: dict[str, dict[str, Any]] = {}
+    for _, row in read_rows(found):
+        if isinstance(row, dict):
+            rows.setdefault(str(row.get(key)), row)  # of records with one id, the first is used
+    for field in fields:
+        if rows and not any(row.get(field) for row in rows.values()):
+            why = "is missing in all records: no scores are given by it"
+            yield Problem(benchmark.name, found.name, field, why, dropped=False)
     try:
         for item in load(found, None, without_chains=True):
             if isinstance(item, Problem):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -147,12 +147,16 @@ class Evaluation:
                 f"{len(lost):,} of {len(self.keys):,} questions have no answer yet: "
                 f"run the same command again to ask them ({self.folder.path} keeps the others)"
             )
-        records = list(self._scored())
+        scores: list[Scored] = []
+        totals = add_up(self._read_lines(scores))
         left_out = len(self.suite.absent) if self.options.missing == "skip" else 0
         judge = self.options.judge
-        totals = add_up(self.folder.records(self.keys))
         score = summarise(
-            self.suite.benchmark, records, left_out, judge.name if judge else None, totals.judge_malformed
+            self.suite.benchmark,
+            self._merge(scores),
+            left_out,
+            judge.name if judge else None,
+            totals.judge_malformed,
         )
         run = self.folder.run.model_copy(
             update={
@@ -174,16 +178,22 @@ class Evaluation:
         """Return the order in which the options of a question are shown; empty for that of the file."""
         return shuffle_order(sample.options, sample.id, seed) if self.options.shuffle else ()
 
-    def _scored(self) -> Iterable[Scored]:
-        """Yield one score for each question: the mean over its seeds, since these are not independent."""
-        if self.options.epochs == 1:
-            yield from (record.scored for record in self.folder.records(self.keys))
-            return
-        by: dict[str, list[Scored]] = defaultdict(list)
+    def _read_lines(self, scores: list[Scored]) -> Iterator[QuestionRecord]:
+        """Yield the lines in order, and put their scores into a list: reading a line twice would take longer
+        than all sums.
+        """
         for record in self.folder.records(self.keys):
-            by[record.id].append(record.scored)
-        for items in by.values():
-            yield merge_epochs(items)
+            scores.append(record.scored)
+            yield record
+
+    def _merge(self, scores: list[Scored]) -> list[Scored]:
+        """Return one score for each question: the mean over its seeds, since these are not independent."""
+        if self.options.epochs == 1:
+            return scores
+        by: dict[str, list[Scored]] = defaultdict(list)
+        for item in scores:
+            by[item.id].append(item)
+        return [merge_epochs(items) for items in by.values()]
 
     def _baselines(self) -> tuple[Baseline, ...]:
         asked = Suite(

@@ -4,15 +4,19 @@
 its own logs. What is final stands in `questions.jsonl`, not in these logs: inspect_ai saves some answers at a
 time, we save each. An answer that has a line is put into the log and is not asked again.
 
-`inspect view --log-dir RUN/logs` shows each question with its frames, its reasoning and its score.
+`inspect view --log-dir RUN/logs` shows each question with its frames, its reasoning and its score, and the
+command that shows its trace. Frames are small there, and a question has at most 256 KiB of them, so that a
+log of thousands of questions can still be opened; the trace has them all.
 """
 
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import io
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +30,7 @@ from act2see.errors import (
     WeightsError,
 )
 from act2see.evaluation.harness import Evaluation
+from act2see.evaluation.keeping import Key
 from act2see.evaluation.records import QuestionRecord
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.text import first_line
@@ -37,8 +42,11 @@ from act2see.trace.trace import Trace
 _FATAL = (ConfigError, WeightsError, SetupError, StoreError, BenchmarkError)
 """Errors that every question would meet."""
 _SIDE = 256  # pixels of a frame in a log
-_PICTURES = 16  # initial frames that a log shows
+_PICTURES = 16  # frames of the start, or of a call, that a log shows
+_PICTURE_BYTES = 256 << 10  # pictures of a question in a log, as they are written there
 _BUFFER = 50  # answers that inspect_ai writes at a time
+_COLLECT = (10_000, 20, 20)  # new objects between collections; Python has 700, 10 and 10
+_Fresh = dict[Key, QuestionRecord]  # answers on their way from the solver to the scorer
 OnAnswer = Callable[[int, int], None]
 """A function that is called with the number of answers so far, and the number of questions."""
 
@@ -74,7 +82,7 @@ def run_tasks(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> None
     # took. It is asked in logs of their own.
     while number == 0 or evaluation.pending:
         number += 1
-        with _quiet():
+        with _quiet(), _few_collections():
             finished, logs = inspect_ai.eval_set(
                 make_task(evaluation, on_answer),
                 log_dir=str(evaluation.folder.path / "logs" / f"{_name_part(evaluation)}-{number}"),
@@ -114,10 +122,11 @@ def make_task(evaluation: Evaluation, on_answer: OnAnswer | None = None) -> Any:
     from inspect_ai.dataset import MemoryDataset
 
     samples = list(_list_samples(evaluation))
+    fresh: _Fresh = {}
     return inspect_ai.Task(
         dataset=MemoryDataset(samples, name=evaluation.suite.benchmark),
-        solver=_make_solver(evaluation, on_answer),
-        scorer=_make_scorer(evaluation),
+        solver=_make_solver(evaluation, on_answer, fresh),
+        scorer=_make_scorer(evaluation, fresh),
         name=f"{evaluation.suite.benchmark}-{evaluation.arm.name}",
         version=evaluation.folder.run.setting.digest,
         metadata={"config": evaluation.arm.config.hash, "commit": evaluation.folder.run.commit or ""},
@@ -131,7 +140,7 @@ def _list_samples(evaluation: Evaluation) -> Iterator[Any]:
         yield InspectSample(id=sample.id, input=sample.question, target=sample.answer, metadata=sample.groups)
 
 
-def _make_solver(evaluation: Evaluation, on_answer: OnAnswer | None) -> Any:
+def _make_solver(evaluation: Evaluation, on_answer: OnAnswer | None, fresh: _Fresh) -> Any:
     from inspect_ai.model import ModelOutput
     from inspect_ai.solver import solver
 
@@ -150,6 +159,7 @@ def _make_solver(evaluation: Evaluation, on_answer: OnAnswer | None) -> Any:
                     run.fatal = e if isinstance(e, _FATAL) else None
             if error is not None:
                 raise RuntimeError(first_line(error))
+            fresh[record.key] = record
             if traces:
                 state.messages = list(_list_messages(run, record, traces))
             state.output = ModelOutput.from_content(run.arm.name, record.answer or "")
@@ -163,17 +173,20 @@ def _make_solver(evaluation: Evaluation, on_answer: OnAnswer | None) -> Any:
     return answer(evaluation)
 
 
-def _make_scorer(evaluation: Evaluation) -> Any:
+def _make_scorer(evaluation: Evaluation, fresh: _Fresh) -> Any:
     from inspect_ai.scorer import Score, mean, scorer
 
     @scorer(metrics=[mean()], name="act2see")
     def judge(run: Evaluation) -> Any:
         async def score(state: Any, target: Any) -> Any:
-            record = run.folder.get((str(state.sample_id), run.options.seed + state.epoch - 1))
+            key = (str(state.sample_id), run.options.seed + state.epoch - 1)
+            record = fresh.pop(key, None) or run.folder.get(key)
             facts = record.model_dump(
                 include={"status", "outcome", "tokens", "seconds", "calls", "frames", "trace", "truth"}
             )
-            return Score(value=record.score, answer=record.answer, metadata=facts)
+            return Score(
+                value=record.score, answer=record.answer, explanation=_explain(run, record), metadata=facts
+            )
 
         return score
 
@@ -184,10 +197,11 @@ def _list_messages(evaluation: Evaluation, record: QuestionRecord, traces: Seque
     """Yield what was asked, written and shown, as messages of a chat."""
     from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ContentText
 
-    store = evaluation.arm.store if evaluation.options.pictures else None
+    pictures = _Pictures(evaluation.arm.store if evaluation.options.pictures else None)
+    keep = _PICTURE_BYTES // 2  # what calls returned tells more than what was there at the start
     for trace in traces:
         yield ChatMessageUser(
-            content=[ContentText(text=_question_of(trace)), *_show_frames(trace.initial, store)]
+            content=[ContentText(text=_question_of(trace)), *pictures.show(trace.initial, keep)]
         )
         written = ""
         for segment in trace.segments:
@@ -197,7 +211,7 @@ def _list_messages(evaluation: Evaluation, record: QuestionRecord, traces: Seque
             yield ChatMessageAssistant(content=written)
             written = ""
             shown = [ContentText(text=segment.note or f"<{segment.tag}>")]
-            yield ChatMessageUser(content=[*shown, *_show_frames(segment.frames, store)])
+            yield ChatMessageUser(content=[*shown, *pictures.show(segment.frames)])
         yield ChatMessageAssistant(content=written)
 
 
@@ -206,16 +220,42 @@ def _question_of(trace: Trace) -> str:
     return "\n".join((trace.question.text, *(f"{letter}. {option}" for letter, option in options)))
 
 
-def _show_frames(frames: Sequence[FrameRef], store: FrameStore | None) -> Iterator[Any]:
-    """Yield the times of frames and their pictures, which are made small. Of many, some are shown."""
-    from inspect_ai.model import ContentImage, ContentText
+def _explain(evaluation: Evaluation, record: QuestionRecord) -> str:
+    """Return what the score is by, and how to see the traces."""
+    names = [record.trace, *record.more_traces] if record.trace else []
+    shows = [f"act2see trace show {shlex.quote(str(evaluation.folder.path / name))}" for name in names]
+    return "\n".join((record.error or record.outcome, *shows))
 
-    step = max(1, -(-len(frames) // _PICTURES))
-    for frame in frames[::step]:
-        kind = "imagined" if frame.imagined else f"{frame.seconds:.1f} s"
-        yield ContentText(text=kind)
-        if store is not None:
-            yield ContentImage(image=_small_picture(frame, store))
+
+class _Pictures:
+    """The frames of a question in its log: some of many, and their pictures as long as there is room."""
+
+    def __init__(self, store: FrameStore | None) -> None:
+        self._store = store
+        self._left = _PICTURE_BYTES
+
+    def show(self, frames: Sequence[FrameRef], keep: int = 0) -> Iterator[Any]:
+        """Yield the times of frames and their pictures, which are made small.
+
+        Args:
+            frames: The frames.
+            keep: Bytes that are left for later frames.
+        """
+        from inspect_ai.model import ContentImage, ContentText
+
+        step = max(1, -(-len(frames) // _PICTURES))
+        for frame in frames[::step]:
+            kind = "imagined" if frame.imagined else f"{frame.seconds:.1f} s"
+            if self._store is None:
+                yield ContentText(text=kind)
+                continue
+            picture = _small_picture(frame, self._store)
+            if len(picture) > self._left - keep:
+                yield ContentText(text=f"{kind} (no room in the log: see the trace)")
+                continue
+            self._left -= len(picture)
+            yield ContentText(text=kind)
+            yield ContentImage(image=picture)
 
 
 def _small_picture(frame: FrameRef, store: FrameStore) -> str:
@@ -233,6 +273,24 @@ def _name_part(evaluation: Evaluation) -> str:
     """Return the folder of the logs of these questions: a run that grows has other logs."""
     ids = "\n".join(evaluation.samples)
     return f"{len(evaluation.samples)}-{hashlib.blake2b(ids.encode(), digest_size=3).hexdigest()}"
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let Python look for cycles less often. Of what inspect_ai and we spend on a question, this took an
+    eighth: most of it on the modules that were there before, which are set aside.
+    """
+    before = gc.get_threshold()
+    was_frozen = gc.get_freeze_count() > 0
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        if not was_frozen:
+            gc.unfreeze()
 
 
 @contextmanager

@@ -61,7 +61,9 @@ class RunFolder:
             if (folder / RUN).exists():
                 earlier = read_run(folder)
                 _check_same(folder, earlier, run)
-                run = run.model_copy(update={"started": earlier.started})
+                run = run.model_copy(
+                    update={"started": earlier.started, "notes": _note_commits(earlier, run)}
+                )
             self.run = run
             self._places = self._read_places()
             self.save_run(run)
@@ -110,9 +112,11 @@ class RunFolder:
         self._close_file()
         with replacing_file(self.path / QUESTIONS) as new, new.open("wb") as file:
             places: dict[Key, int] = {}
-            for record in self.records(keys):
-                places[record.key] = file.tell()
-                file.write(record.model_dump_json().encode() + b"\n")
+            with (self.path / QUESTIONS).open("rb") as old:
+                for key in keys:
+                    places[key] = file.tell()
+                    old.seek(self._places[key])
+                    file.write(old.readline())
         self._places = places
         self.save_run(run)
 
@@ -174,6 +178,13 @@ class RunFolder:
         return kept
 
 
+def _note_commits(earlier: RunRecord, now: RunRecord) -> tuple[str, ...]:
+    """Return the notes of a run that continues: its answers may be of other commits than its table."""
+    if earlier.commit is None or earlier.commit == now.commit:
+        return earlier.notes
+    return tuple(dict.fromkeys((*earlier.notes, f"earlier answers are of commit {earlier.commit}")))
+
+
 def _check_content(folder: Path) -> None:
     """Raise `BenchmarkError` if a folder holds anything but a run, or is none."""
     if folder.exists() and not folder.is_dir():
@@ -196,6 +207,13 @@ def _check_same(folder: Path, earlier: RunRecord, now: RunRecord) -> None:
             raise BenchmarkError(
                 f"{folder} holds another run ({field} {old!r}, not {new!r}): "
                 "name another folder with --out, since runs are not mixed"
+            )
+    for part, name in now.weights.items():
+        had = earlier.weights.get(part, name)
+        if had != name and "@" in had and "@" in name:  # without a revision they were not here yet
+            raise BenchmarkError(
+                f"{folder} holds answers of other weights ({part} {quote_text(had)!r}, not "
+                f"{quote_text(name)!r}): name another folder with --out, since runs are not mixed"
             )
     before = earlier.of if earlier.limit is None else earlier.limit
     wanted = now.of if now.limit is None else now.limit

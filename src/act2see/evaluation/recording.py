@@ -79,6 +79,7 @@ def make_record(
         tokens=sum(loop.decoded for loop in loops),
         read=sum(loop.prefilled for loop in loops),
         thinking=sum(loop.thinking for loop in loops),
+        aside=told.aside,
         seconds=round(sum(trace.usage.seconds for trace in traces), 4),
         calls=Calls(**calls),
         refused_calls=sum(call.outcome != "ok" for trace in traces for call in trace.calls),
@@ -95,7 +96,6 @@ def save_trace(trace: Trace, path: Path) -> None:
     """Write a trace, whole or not at all. The disk may write it later: the line that names it says the same
     answer.
     """
-    path.parent.mkdir(exist_ok=True)
     with replacing_file(path, durable=False) as new:
         new.write_text(trace.to_json() + "\n", encoding="utf-8")
 
@@ -138,9 +138,19 @@ def add_up(records: Iterable[QuestionRecord]) -> Totals:
     seconds = 0.0
     for record in records:
         statuses[record.status] += 1
-        calls.update(record.calls.model_dump())
+        for name in Calls.model_fields:
+            calls[name] += getattr(record.calls, name)
         seconds += record.seconds
-        for name in ("tokens", "read", "thinking", "refused_calls", "frames", "forced", "judge_malformed"):
+        for name in (
+            "tokens",
+            "read",
+            "thinking",
+            "aside",
+            "refused_calls",
+            "frames",
+            "forced",
+            "judge_malformed",
+        ):
             sums[name] += int(getattr(record, name))
     return Totals(
         questions=sum(statuses.values()),

@@ -113,6 +113,9 @@ class QuestionRecord(Record):
     """Tokens that it read, those in the cache not counted again."""
     thinking: int = 0
     """Tokens that a chat model thought without showing them."""
+    aside: int = 0
+    """Tokens read and written for all questions about the video, such as those of its captions. They stand
+    with the question for which they were spent."""
     seconds: float = 0.0
     calls: Calls = Calls()
     refused_calls: int = 0
@@ -186,6 +189,7 @@ class Totals(Record):
     tokens: int = 0
     read: int = 0
     thinking: int = 0
+    aside: int = 0
     seconds: float = 0.0
     calls: Calls = Calls()
     refused_calls: int = 0

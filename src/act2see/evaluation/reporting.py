@@ -126,6 +126,7 @@ _SCORES: dict[str, _Cell] = {
     "may use": _budget,
     "tokens a question": lambda run: _per(run.totals.tokens, run),
     "tokens read": lambda run: _per(run.totals.read, run),
+    "tokens of captions": lambda run: _per(run.totals.aside, run),
     "hidden tokens": lambda run: _per(run.totals.thinking, run),
     "frames a question": lambda run: _per(run.totals.frames, run),
     "calls a question": lambda run: _per(run.totals.calls.all, run),
@@ -144,6 +145,11 @@ _ORIGIN: dict[str, _Cell] = {
     "problems of the file": lambda run: "; ".join(run.problems[:3]) or "-",
     "notes": lambda run: "; ".join(run.notes) or "-",
 }
+
+
+def describe_run(run: RunRecord) -> list[tuple[str, str]]:
+    """Return all that a report says of one run: names and what stands beside them."""
+    return [(name, cell(run)) for name, cell in {**_SCORES, **_ORIGIN}.items()]
 
 
 def _tabulate(runs: Sequence[LoadedRun], cells: dict[str, _Cell]) -> Table:

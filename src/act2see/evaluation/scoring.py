@@ -247,6 +247,8 @@ def _share(items: Iterable[Scored]) -> Share:
 
 def merge_epochs(items: Sequence[Scored]) -> Scored:
     """Return one score of several answers to a question: their mean."""
+    if len(items) == 1:
+        return items[0]
     score = sum(item.score for item in items) / len(items)
     measures = {
         name: sum(item.measures.get(name, 0.0) for item in items) / len(items)

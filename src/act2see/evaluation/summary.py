@@ -70,8 +70,10 @@ def _describe_cost(run: RunRecord) -> Iterator[str]:
     )
     n = max(1, totals.questions - totals.statuses.get("missing", 0))
     calls = totals.calls
+    aside = f", {totals.aside / n:.1f} for captions" if totals.aside else ""
     yield (
-        f"  used, a question: {totals.tokens / n:.1f} tokens, {totals.frames / n:.1f} frames, "
+        f"  used, a question: {totals.tokens / n:.1f} tokens, {totals.read / n:.1f} read{aside}, "
+        f"{totals.frames / n:.1f} frames, "
         f"{totals.seconds / n:.2f} s, {calls.all / n:.2f} calls (retrieve {calls.retrieve / n:.2f}, "
         f"generate {calls.generate / n:.2f}); calls not run {totals.refused_calls:,}, "
         f"answers forced {totals.forced:,}"
@@ -83,6 +85,7 @@ def _describe_origin(run: RunRecord) -> Iterator[str]:
     shuffled = "options shuffled" if setting.shuffled else "options as in the file"
     epochs = f", {setting.epochs} times" if setting.epochs > 1 else ""
     yield f"  config {setting.config}, seed {setting.seed}{epochs}, {shuffled}"
-    yield f"  act2see {run.act2see}, commit {run.commit or 'unknown'}"
+    noted = "".join(f"; {note}" for note in run.notes)
+    yield f"  act2see {run.act2see}, commit {run.commit or 'unknown'}{noted}"
     yield f"  weights: {', '.join(f'{part} {name}' for part, name in run.weights.items())}"
     yield f"  {run.machine}, {run.started}"

@@ -244,6 +244,8 @@ def make_transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> S
                     texts.append(one_line(str(e)))
                     continue
                 has_subtitles = True
+                if transcript.doubt:
+                    texts.append(one_line(transcript.doubt))
                 for line in transcript.search(query, _MAX_LINES):
                     texts.append(f"{one_line(name)}, {quote_tags(str(line))}")
                     found.append({"video": name, "start": line.start, "stop": line.stop, "text": line.text})

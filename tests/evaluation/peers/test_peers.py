@@ -96,6 +96,8 @@ async def test_the_searching_agent_reads_captions_and_sees_one_frame(
     assert isinstance(search, CaptionSearch)
     assert [*search.tokens] == [trace.video.digest]
     assert search.tokens[trace.video.digest] > 18 * 9  # 18 frames of nine vision tokens
+    assert search.take_tokens(trace.video.digest) == search.tokens[trace.video.digest]
+    assert search.take_tokens(trace.video.digest) == 0  # counted once
     written = len(recording.read)
     assert [caption.line for caption in await search.captions(str(clip))] == lines
     assert len(recording.read) == written  # captions are written once

@@ -119,3 +119,65 @@ def test_a_recording_of_keyframes_alone_is_not_decoded_from_its_start(tmp_path: 
     ]:
         video = open_video(write_video(tmp_path / name, times, codec=codec, options=options))
         assert len(video._table.keys) == FRAMES
+
+
+def join_flv(path: Path, *parts: Path) -> Path:
+    """Join files of FLV with one clock: the header of each part's codec is in its first tag."""
+    out, moved = bytearray(), 0
+    for part in parts:
+        data, at, last = bytearray(part.read_bytes()), 13, 0
+        out += data[:13] if not out else b""
+        while at + 11 < len(data):
+            end = at + 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+            if data[at] == 9:  # a tag of a picture
+                last = int.from_bytes(data[at + 4 : at + 7], "big") + moved
+                data[at + 4 : at + 7] = last.to_bytes(3, "big")
+                out += data[at:end]
+            at = end
+        moved = last + 33
+    path.write_bytes(out)
+    return path
+
+
+def write_joined_mpeg4(path: Path) -> Path:
+    """Write an AVI of two parts of MPEG-4, each of which has its header in its first packet alone."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for part, options in enumerate(({}, {"mpeg_quant": "1", "flags": "+global_header+qpel+mv4"})):
+            encoder = av.CodecContext.create("mpeg4", "w")
+            assert isinstance(encoder, av.VideoCodecContext)
+            encoder.width, encoder.height, encoder.pix_fmt = 128, 96, "yuv420p"
+            encoder.time_base = Fraction(1, 30)
+            encoder.gop_size = 5
+            encoder.options = {"flags": "+global_header", "qscale": "4", **options}
+            sent = 0
+            for n in range(FRAMES // 2):
+                frame = av.VideoFrame.from_ndarray(picture(15 * part + n), format="rgb24").reformat(
+                    format="yuv420p"
+                )
+                frame.pts = n
+                for packet in encoder.encode(frame):
+                    data = (encoder.extradata or b"") * (sent == 0) + bytes(packet)
+                    copied = av.Packet(data)
+                    copied.stream, copied.is_keyframe = stream, packet.is_keyframe
+                    copied.pts = copied.dts = 15 * part + sent
+                    copied.time_base = Fraction(1, 30)
+                    container.mux(copied)
+                    sent += 1
+    return path
+
+
+@pytest.mark.parametrize(
+    "second", [{"coder": "0", "bf": "0"}, {"bf": "0", "refs": "4", "8x8dct": "0", "qp": "9"}]
+)
+def test_a_header_that_changes_in_flv_holds_for_what_follows(tmp_path: Path, second: dict[str, str]) -> None:
+    times = [n / 30 for n in range(FRAMES // 2)]
+    first = write_video(tmp_path / "1.flv", times, options={"g": "5", "bf": "0", "qp": "30"})
+    other = write_video(tmp_path / "2.flv", times, options={"g": "5", **second}, first=15)
+    check(join_flv(tmp_path / "clip.flv", first, other))
+
+
+def test_a_header_in_the_first_keyframe_of_a_joined_part_holds_for_the_part(tmp_path: Path) -> None:
+    check(write_joined_mpeg4(tmp_path / "clip.avi"))

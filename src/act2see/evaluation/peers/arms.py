@@ -62,6 +62,11 @@ class PeerArm(GraphArm):
                 return tool.tokens.get(digest)
         return None
 
+    def take_aside(self, video: str) -> int:
+        """Return the tokens spent on the captions of a video since this was last called."""
+        tools = self.parts.tools.values()
+        return sum(tool.take_tokens(video) for tool in tools if isinstance(tool, CaptionSearch))
+
     def _graph(self, frames: int | None) -> Graph:
         if self._way == "caption-search":
             frames = None

@@ -90,6 +90,7 @@ class CaptionSearch:
         self.tokens: dict[str, int] = {}
         """Tokens read and written for the captions of each video, by its digest. They are spent once for all
         questions about it."""
+        self._untold: Counter[str] = Counter()
 
     @property
     def version(self) -> str:
@@ -106,8 +107,13 @@ class CaptionSearch:
         if facts.digest not in self._captions:
             written = [await self._caption(facts, number, clip) for number, clip in enumerate(clips)]
             self.tokens[facts.digest] = sum(tokens for _, tokens in written)
+            self._untold[facts.digest] += self.tokens[facts.digest]
             self._captions[facts.digest] = tuple(caption for caption, _ in written)
         return self._captions[facts.digest]
+
+    def take_tokens(self, video: str) -> int:
+        """Return the tokens spent on the captions of a video, by its digest, since this was last called."""
+        return self._untold.pop(video, 0)
 
     def _cut(self, video: str) -> tuple[Video, list[list[FrameRef]]]:
         """Return the facts of a video, and the frames of its clips."""

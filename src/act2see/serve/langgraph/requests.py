@@ -11,6 +11,8 @@ believes whatever it finds. So a request is checked before the server reads it:
   `LongVideoContext`. For a graph of ours an unknown name is an error: the server would ignore it silently.
 - `checkpoint` has LangGraph's four keys, and `command` at least one of its values. In a run without a
   thread, a `command` must say where to go: the server would go to None.
+- `before`, in a search for states, names a checkpoint. The server does not find it where its clients put it.
+- What the server reads without asking whether it was sent (`_NEEDED`) was sent.
 - A run is not put off for longer than `MAX_DELAY`, and stops before and after nodes that are named.
 
 The settings of a run are checked again in the graph, since an assistant may have been saved with other ones.
@@ -18,7 +20,9 @@ The settings of a run are checked again in the graph, since an assistant may hav
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -45,6 +49,13 @@ MAX_DELAY = 366 * 24 * 3600
 """The largest `after_seconds` of a run."""
 MAX_TAGS = 100
 _Nodes = Annotated[list[str], BeforeValidator(lambda sent: [sent] if isinstance(sent, str) else sent)]
+_Count = Annotated[int, Field(ge=-(2**31), lt=2**31)]  # other numbers than these are none to the server
+_NEEDED = (
+    (re.compile(r"/runs/crons$"), "assistant_id", str),
+    (re.compile(r"/runs/crons$"), "schedule", str),
+    (re.compile(r"/store/items/search$"), "namespace_prefix", list),
+)
+"""What the server needs on a path, with its type."""
 _SERVERS = ("__", "langgraph_auth_")  # the beginnings of the server's names
 
 
@@ -92,12 +103,25 @@ def _check_update(sent: Any) -> Any:
     return sent
 
 
+def _check_goto(sent: Any) -> Any:
+    for one in sent if isinstance(sent, list) else [sent]:
+        if isinstance(one, dict) and not isinstance(one.get("input"), dict | None):
+            raise ValueError("the input of a node must hold keys and values")
+    return sent
+
+
 class _Command(BaseModel):
     """A run's `command`. Its decision is checked in the graph."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
     update: Annotated[Any, AfterValidator(_check_update)] = None
+    goto: Annotated[Any, AfterValidator(_check_goto)] = None
+
+
+def _check_end(sent: str) -> str:
+    datetime.fromisoformat(sent)
+    return sent
 
 
 class _Request(BaseModel):
@@ -113,6 +137,10 @@ class _Request(BaseModel):
     after_seconds: Annotated[float, Field(ge=0, le=MAX_DELAY)] | None = None
     interrupt_before: _Nodes | None = None
     interrupt_after: _Nodes | None = None
+    end_time: Annotated[str, AfterValidator(_check_end)] | None = None
+    timezone: Annotated[str, Field(pattern=r"^[\w+/-]{1,64}$")] | None = None
+    limit: _Count | None = None
+    offset: _Count | None = None
 
 
 _REQUEST = TypeAdapter(_Request)
@@ -125,6 +153,28 @@ def requests_in(sent: Any) -> Iterator[dict[str, Any]]:
             yield one
             if isinstance(params := one.get("params"), dict):
                 yield params
+
+
+def check_needed(request: dict[str, Any], path: str) -> bool:
+    """Check that a request has what the server needs on its path, and put `before` where it is read.
+
+    Returns:
+        Whether the request was changed.
+
+    Raises:
+        ConfigError: A field is missing.
+    """
+    for where, name, kind in _NEEDED:
+        if where.search(path) and not isinstance(request.get(name), kind):
+            raise ConfigError(f"{name}: it is missing, or no {'text' if kind is str else 'list'}")
+    before = request.get("before")
+    if not path.endswith("/history") or not isinstance(before, dict):
+        return False
+    named = before.get("configurable") or before
+    if not isinstance(named, dict) or not isinstance(named.get("checkpoint_id"), str):
+        raise ConfigError("before.checkpoint_id: it is missing; name the checkpoint")
+    request["before"] = {"configurable": named}
+    return True
 
 
 def check_request(request: dict[str, Any], *, is_new: bool = False) -> bool:
@@ -161,7 +211,15 @@ def check_request(request: dict[str, Any], *, is_new: bool = False) -> bool:
         raise ConfigError("command.resume: it is empty; give the decision that the run waits for")
     if is_new and command and not request.get("input") and not command.get("goto"):
         raise ConfigError("command.goto: name the node to begin at, or send an input: this run has no thread")
+    if command and not request.get("input") and is_empty(command):
+        given = "a node in `goto`, values in `update`, or a decision in `resume`"
+        raise ConfigError(f"command: it is empty; send {given}")
     return removed
+
+
+def is_empty(command: Mapping[str, Any]) -> bool:
+    """Whether a command goes nowhere, changes nothing and decides nothing."""
+    return not command.get("goto") and not command.get("update") and command.get("resume") is None
 
 
 def _graph_of(request: Mapping[str, Any]) -> Any:

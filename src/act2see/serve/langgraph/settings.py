@@ -23,7 +23,7 @@ from typing import Any
 from act2see.errors import Act2SeeError, ConfigError
 from act2see.graphs.long_video.graph import LongVideoContext
 from act2see.serve.failures import send_json
-from act2see.serve.langgraph.requests import check_request, requests_in
+from act2see.serve.langgraph.requests import check_needed, check_request, requests_in
 from act2see.tools.runtime.plain_json import parse_json
 from act2see.tools.runtime.text import format_bytes
 
@@ -33,7 +33,7 @@ Receive = Callable[[], Awaitable[Message]]
 MAX_BODY = 64 << 20
 """The maximum size of a request, in bytes. The state of a thread may be sent, but no pixels."""
 _NAMES = frozenset(f.name for f in fields(LongVideoContext))  # a superset of AskContext's fields
-_PATHS = re.compile(r"/(runs|assistants|crons|threads|mcp|a2a)(/|$)")
+_PATHS = re.compile(r"/(runs|assistants|crons|threads|mcp|a2a|store)(/|$)")
 _LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
 
 
@@ -60,7 +60,7 @@ class OwnSettings:
         try:
             body, disconnect = await _read_body(receive)
             if disconnect is None and body:
-                body = await asyncio.to_thread(checked_body, body, is_new="/threads/" not in scope["path"])
+                body = await asyncio.to_thread(checked_body, body, scope["path"])
         except _TooLargeError:
             largest = format_bytes(MAX_BODY, binary=True)
             await _refuse(send, 413, f"the request is larger than {largest}: send names of files")
@@ -83,7 +83,7 @@ class OwnSettings:
             if message["type"] != "websocket.receive" or not sent:
                 return message
             try:
-                text = checked_body(sent.encode() if isinstance(sent, str) else sent).decode()
+                text = checked_body(sent.encode() if isinstance(sent, str) else sent, scope["path"]).decode()
             except (ConfigError, UnicodeError) as e:
                 await send({"type": "websocket.close", "code": 1008, "reason": str(e)[:100]})
                 return {"type": "websocket.disconnect", "code": 1008}
@@ -139,12 +139,12 @@ async def _read_body(receive: Receive) -> tuple[bytes, Message | None]:
             return bytes(body), None
 
 
-def checked_body(body: bytes, *, is_new: bool = False) -> bytes:
+def checked_body(body: bytes, path: str) -> bytes:
     """Return a request's body, or a batch of requests, as the server may read it.
 
     Args:
         body: The body.
-        is_new: Whether its runs have no thread.
+        path: That of the request. A run whose path names no thread has none.
 
     Raises:
         ConfigError: The body is not JSON, or is outside the schema.
@@ -155,8 +155,10 @@ def checked_body(body: bytes, *, is_new: bool = False) -> bytes:
         raise ConfigError(f"the request is not JSON that can be read: {e}") from e
     is_changed = False
     removed: set[str] = set()
+    if isinstance(sent, dict):
+        is_changed = check_needed(sent, path)
     for request in requests_in(sent):
-        is_changed |= check_request(request, is_new=is_new)
+        is_changed |= check_request(request, is_new="/threads/" not in path)
         configurable = (request.get("config") or {}).get("configurable") or {}
         for name in configurable.keys() & _NAMES:
             removed.add(name)

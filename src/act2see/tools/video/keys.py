@@ -3,6 +3,8 @@
 - A palette that comes beside a packet holds for all later pictures. AVI and MOV send it with the first one.
   AVI can send another one later, but not after a seek to its packet. The same holds for codecs whose palette
   is in the pictures before, except those with a palette in each keyframe.
+- A codec's header can change in mid-stream, as in joined files. It comes beside one packet, and perhaps not
+  after a seek; in MPEG-4 it may be in the first keyframe of the second part alone.
 - A packet without a position in the file is recognised by its timestamp alone. Where a clock was set back,
   another packet may have the same one.
 - FFmpeg's parsers of H.261 and H.263 flag every packet. The kinds of the pictures, which only decoding tells,
@@ -17,6 +19,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from act2see.tools.video.packets import header_of_mpeg4
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -39,12 +43,25 @@ def find_keys(stream: VideoStream, marks: Sequence[Mark], order: Sequence[int]) 
     if any(mark.palette for mark in marks) or _keeps_palette(stream):
         return keys[:1]
     stamps = Counter(mark.pts for mark in marks if mark.key)
+    change = find_change(stream, marks)
     usable = keys[:1]
     for i in keys[1:]:
         mark = marks[order[i]]
+        if change is not None and order[i] >= change and not mark.within:
+            continue
         if mark.place is not None or stamps[mark.pts] == 1:
             usable.append(i)
     return usable
+
+
+def find_change(stream: VideoStream, marks: Sequence[Mark]) -> int | None:
+    """Return the number of the first packet with another header of the codec than before; None for none."""
+    first = stream.codec_context.extradata or b""
+    within = header_of_mpeg4(first) or next((mark.within for mark in marks if mark.within), b"")
+    for n, mark in enumerate(marks):
+        if (mark.beside and mark.beside != first) or (mark.within and mark.within != within):
+            return n
+    return None
 
 
 def are_guessed(kinds: Sequence[int], keys: Sequence[int]) -> bool:

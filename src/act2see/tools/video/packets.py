@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+    from typing_extensions import Buffer
 
     OpenFile = Callable[[], AbstractContextManager[tuple[InputContainer, VideoStream]]]
 
 log = logging.getLogger(__name__)
 _START = 16  # bytes
+_HEADERS = 512  # bytes in which the headers at the start of a packet end
+_LAYER = re.compile(rb"\x00\x00\x01[\x20-\x2f].*?(?=\x00\x00\x01|$)", re.S)
 _LOSSY = 2  # FFmpeg's AV_CODEC_PROP_LOSSY
 UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
@@ -63,6 +67,10 @@ class Mark(NamedTuple):
     the rest by tables of packets before. Black pixels of lossless codecs are no such packets."""
     palette: bool
     """Whether a palette comes beside it."""
+    beside: bytes = b""
+    """A header of the codec that comes beside it: it replaces the one before, for all later packets."""
+    within: bytes = b""
+    """The header of a stream of MPEG-4 (part 2) in it. Other codecs repeat theirs in each keyframe."""
 
     @classmethod
     def of(cls, p: Packet[VideoStream]) -> Mark:
@@ -77,7 +85,16 @@ class Mark(NamedTuple):
             p.is_corrupt,
             _starts_empty(p),
             p.has_sidedata("palette"),
+            bytes(p.get_sidedata("new_extradata")) if p.has_sidedata("new_extradata") else b"",
+            header_of_mpeg4(p) if p.is_keyframe and p.stream.codec_context.name == "mpeg4" else b"",
         )
+
+
+def header_of_mpeg4(data: Buffer) -> bytes:
+    """Return the header of a stream of MPEG-4 (its "video object layer") that is at the start of data."""
+    start = bytes(memoryview(data)[:_HEADERS])
+    found = _LAYER.search(start)
+    return found[0] if found else b""
 
 
 def _starts_empty(p: Packet[VideoStream]) -> bool:

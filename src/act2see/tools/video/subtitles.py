@@ -72,6 +72,8 @@ class Transcript:
     """Lines in order of time."""
     skipped: int = 0
     """Number of cues that could not be parsed."""
+    doubt: str = ""
+    """Why the text may be wrong: the file does not say its encoding, and several are likely."""
 
     def within(self, start: float, end: float) -> Transcript:
         """Return the lines that are spoken in a part of the video, with times from the part's start."""
@@ -127,14 +129,15 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
         raise TranscriptError(f"the subtitles {name} cannot be read ({e.strerror}): check the file") from e
     except ValueError as e:  # a null character or a lone surrogate
         raise TranscriptError(f"there are no subtitles {printable(name)!r}: check the name") from e
-    lines, skipped = parse(decode_text(data, name))
+    text, doubt = decode_text(data, name)
+    lines, skipped = parse(text)
     if not lines:
         raise TranscriptError(
             f"there is no line with a time in {name}: give a SubRip (.srt) or WebVTT (.vtt) file"
         )
     if skipped:
         log.warning("%s: %d cues cannot be parsed and are skipped", name, skipped)
-    return Transcript(name, lines, skipped)
+    return Transcript(name, lines, skipped, doubt)
 
 
 def parse(text: str) -> tuple[tuple[Line, ...], int]:

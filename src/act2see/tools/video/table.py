@@ -329,5 +329,5 @@ def _make(
         starts=np.array(starts, np.int64).reshape(-1, 3),
         sizes=np.array([mark.size for mark in marks], np.int32),
         bad=np.array(sorted(bad), np.int64),
-        decord=decord and not any(mark.palette for mark in marks),
+        decord=decord and not any(mark.palette or mark.beside for mark in marks),
     )
