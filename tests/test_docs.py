@@ -63,7 +63,7 @@ def test_the_code_of_docs_compose_md(
     for block in code_blocks("docs/compose.md"):
         exec(block, names)
     assert names["result"]["answer"] == "B"
-    assert names["verdict"] == "B"
+    assert names["verdict"] == "false"
     assert Trace.model_validate(names["trace"]).answer == "B"
     assert names["reply"].text.startswith("Answer: B")
     assert "".join(lines) in (printed := capsys.readouterr().out)
