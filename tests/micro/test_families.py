@@ -202,6 +202,9 @@ def expected(item: Item) -> str | None:
         return str(len(move_seconds(item, x)))
     if kind == "how_many_blink":
         return str(len({board.lit.shape for board in boards(item) if board.lit}))
+    if kind == "how_many_blinks":
+        frames = [frame for frame, board in enumerate(boards(item)) if board.lit and board.lit.shape == x]
+        return str(sum(frame - 1 not in frames for frame in frames))
     if kind == "is_there":
         return yes(shows(item, x))
     if kind == "is_there_colour":

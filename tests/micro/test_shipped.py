@@ -18,7 +18,7 @@ from act2see.micro.recipe import train as recipe
 from act2see.micro.recipe.learn_generator import score_edit
 from act2see.micro.study.evaluate import ask_all, micro_config
 from act2see.micro.study.strangers import strange_questions
-from act2see.micro.world import write_clip
+from act2see.micro.world import cell_name, write_clip
 from act2see.trace.record import Frames, Text, Turn
 from act2see.trace.trace import Trace
 
@@ -142,3 +142,24 @@ async def test_a_follow_up_is_read_with_the_question_before(graph: Graph, tmp_pa
     earlier = (Turn(question="Where does the circle end up at the very end?", answer="north"),)
     trace = await aask(graph, clip, f"and the {x}?", context=AskContext(earlier=earlier))
     assert trace.answer == item.answer
+
+
+async def test_a_thread_goes_on_after_a_declined_question(tmp_path: Path) -> None:
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    item = make_item("both", 3, "validation")
+    shapes = {p.shape: p for p in item.clip.base(0).pieces}
+    x, y = list(shapes)[:2]
+    clip = write_clip(item.clip, tmp_path / "clip.mp4")
+    config = load_config("micro", cache=str(tmp_path / "cache"))
+    app = create_act2see(config, checkpointer=InMemorySaver())
+    expected = {
+        f"What colour is the {x}?": shapes[x].colour,
+        f"and the {y}?": shapes[y].colour,
+        "where is it at the start?": cell_name(shapes[y].cell),
+        "what's the weather like in Paris?": REFUSAL,
+        "How many shapes are there?": str(len(shapes)),
+        f"Does the {x} move?": "no",
+    }
+    answers = {question: (await aask(app, clip, question, thread_id="1")).answer for question in expected}
+    assert answers == expected

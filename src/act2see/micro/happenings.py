@@ -175,11 +175,22 @@ def _repeat_colour(rng: random.Random, board: Board) -> Board:
 
 
 def _how_many_blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
-    """Ask how many shapes blink: those in view, and one after the other those that a look shows."""
+    """Ask how many shapes blink, or how often one of them does.
+
+    The chain counts those in view and, one after the other, those that a look shows.
+    """
     board, mover = board_and_mover(rng, held_out)
     slow = draw_hops(rng, board, mover, frames, rng.choice((0, 0, 1)))
     shapes = rng.sample([p.shape for p in board.pieces], rng.choice((0, 1, 1, 2, 2)))
     clip = Clip(frames, slow, draw_blinks(rng, slow, frames, shapes))
+    if rng.random() < 0.5:
+        # Each shape blinks once at most in the board world.
+        x = rng.choice(shapes) if shapes and rng.random() < 0.7 else rng.choice(board.pieces).shape
+        answer = "1" if x in shapes else "0"
+        options = draw_options(rng, answer, ["0", "1", "2", "3"])
+        return draft(
+            clip, "how_many_blinks", look_for_blink(clip, x, rng), "Its blinks are", answer, options, x=x
+        )
     chain = look_for_all_blinks(clip, rng)
     return draft(clip, "how_many_blink", chain, "Their number is", str(len(clip.short)))
 

@@ -42,6 +42,7 @@ KINDS: dict[str, str] = {
     "how_many_colour": "How many shapes are {colour}?",
     "how_many_moves": "How many times does the {x} move?",
     "how_many_blink": "How many shapes blink?",
+    "how_many_blinks": "How many times does the {x} blink?",
     "is_there": "Is there a {x}?",
     "is_there_colour": "Is there a {colour} {x}?",
     "any_colour": "Is a shape {colour}?",
