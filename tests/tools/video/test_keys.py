@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -181,3 +182,117 @@ def test_a_header_that_changes_in_flv_holds_for_what_follows(tmp_path: Path, sec
 
 def test_a_header_in_the_first_keyframe_of_a_joined_part_holds_for_the_part(tmp_path: Path) -> None:
     check(write_joined_mpeg4(tmp_path / "clip.avi"))
+
+
+PARTS: list[tuple[str, dict[str, str], dict[str, str]]] = [
+    ("libx264", {"preset": "fast"}, {"preset": "fast", "x264-params": "cqm=jvt:ref=3"}),
+    (
+        "libx265",
+        {"x265-params": "log-level=none:pools=1:keyint=5:bframes=0"},
+        {"x265-params": "log-level=none:pools=1:keyint=5:bframes=0:ctu=16:no-sao=1:qp=12"},
+    ),
+]
+
+
+def write_sets(path: Path, codec: str, *parts: dict[str, str], repeated: bool, within: bool = True) -> Path:
+    """Write a recording in parts, each with parameter sets of its own; those of the first are the file's.
+
+    Args:
+        path: The file.
+        codec: The encoder.
+        parts: Options of the encoder for each part.
+        repeated: Whether every keyframe has the sets of its part, or only the part's first one.
+        within: Whether the other parts have them at all.
+    """
+    with av.open(str(path), "w") as container:
+        options = {"g": "5", "bf": "0", "threads": "1"}
+        stream = container.add_stream(codec, rate=30, options=options | parts[0])
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.flags |= 1 << 22  # global headers
+        container.start_encoding()
+        for part, own in enumerate(parts):
+            encoder = av.CodecContext.create(codec, "w")
+            assert isinstance(encoder, av.VideoCodecContext)
+            encoder.width, encoder.height, encoder.pix_fmt = 128, 96, "yuv420p"
+            encoder.time_base, encoder.flags = Fraction(1, 30), encoder.flags | 1 << 22
+            encoder.options = options | own
+            begin = part * FRAMES // len(parts)
+            encoded: list[Any] = []
+            for n in range(begin, (part + 1) * FRAMES // len(parts)):
+                frame = av.VideoFrame.from_ndarray(picture(n), format="rgb24").reformat(format="yuv420p")
+                frame.pts = n - begin
+                encoded += encoder.encode(frame)
+            for n, packet in enumerate([*encoded, *encoder.encode()]):
+                has_sets = within and part and packet.is_keyframe and (repeated or n == 0)
+                copied = av.Packet((encoder.extradata or b"") * bool(has_sets) + bytes(packet))
+                copied.stream, copied.is_keyframe = stream, packet.is_keyframe
+                copied.pts = copied.dts = begin + n
+                copied.time_base = Fraction(1, 30)
+                container.mux(copied)
+    return path
+
+
+@pytest.mark.parametrize(("codec", "first", "second"), PARTS)
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_parameter_sets_in_the_first_keyframe_of_a_part_hold_for_the_part(
+    tmp_path: Path, name: str, codec: str, first: dict[str, str], second: dict[str, str]
+) -> None:
+    path = write_sets(tmp_path / name, codec, first, second, repeated=False)
+    check(path)
+    assert open_video(path)._table.keys.tolist() == [0, 5, 10, 15]
+
+
+@pytest.mark.parametrize(("codec", "first", "second"), PARTS)
+def test_decoding_starts_at_keyframes_that_repeat_the_parameter_sets(
+    tmp_path: Path, codec: str, first: dict[str, str], second: dict[str, str]
+) -> None:
+    path = write_sets(tmp_path / "clip.mkv", codec, first, second, repeated=True)
+    check(path)
+    assert open_video(path)._table.keys.tolist() == list(range(0, FRAMES, 5))
+
+
+STSD = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+
+
+def change_box(data: bytes, path: tuple[bytes, ...], change: Callable[[bytes], bytes]) -> bytes:
+    """Change the content of a box of MP4."""
+    out, at = b"", 0
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        content = data[at + 8 : at + size]
+        if name == path[0]:
+            content = change_box(content, path[1:], change) if path[1:] else change(content)
+        out += struct.pack(">I4s", len(content) + 8, name) + content
+        at += size
+    return out
+
+
+@pytest.mark.parametrize(("codec", "first", "second"), PARTS)
+def test_an_mp4_with_two_sample_descriptions_is_decoded_by_each(
+    tmp_path: Path, codec: str, first: dict[str, str], second: dict[str, str]
+) -> None:
+    """As editors write it: the second half of the pictures refers to the second description."""
+    path = write_sets(tmp_path / "clip.mp4", codec, first, second, repeated=False, within=False)
+    other = write_sets(tmp_path / "other.mp4", codec, second, repeated=False, within=False)
+    found: dict[str, bytes] = {}
+
+    def note(name: str) -> Callable[[bytes], bytes]:
+        return lambda content: found.setdefault(name, content)
+
+    change_box(other.read_bytes(), (*STSD, b"stsd"), note("description"))
+    data = path.read_bytes()
+    change_box(data, (*STSD, b"stsz"), note("sizes"))
+    half = FRAMES // 2
+    length = sum(struct.unpack(f">{half}I", found["sizes"][12 : 12 + 4 * half]))
+    two = struct.pack(">I", 2)
+    chunks = struct.pack(">6I", 1, half, 1, 2, half, 2)
+    data = change_box(data, (*STSD, b"stsd"), lambda b: b[:4] + two + b[8:] + found["description"][8:])
+    data = change_box(data, (*STSD, b"stsc"), lambda b: b[:4] + two + chunks)
+    data = change_box(
+        data,
+        (*STSD, b"stco"),
+        lambda b: b[:4] + two + b[8:12] + struct.pack(">I", int.from_bytes(b[8:12], "big") + length),
+    )
+    path.write_bytes(data)
+    check(path)

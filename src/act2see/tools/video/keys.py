@@ -4,7 +4,7 @@
   AVI can send another one later, but not after a seek to its packet. The same holds for codecs whose palette
   is in the pictures before, except those with a palette in each keyframe.
 - A codec's header can change in mid-stream, as in joined files. It comes beside one packet, and perhaps not
-  after a seek; in MPEG-4 it may be in the first keyframe of the second part alone.
+  after a seek; in MPEG-4, H.264 and HEVC it may be in the first keyframe of the second part alone.
 - A packet without a position in the file is recognised by its timestamp alone. Where a clock was set back,
   another packet may have the same one.
 - FFmpeg's parsers of H.261 and H.263 flag every packet. The kinds of the pictures, which only decoding tells,
@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from act2see.tools.video.packets import header_of_mpeg4
+from act2see.tools.video.headers import are_whole, headers_in
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -47,7 +47,8 @@ def find_keys(stream: VideoStream, marks: Sequence[Mark], order: Sequence[int]) 
     usable = keys[:1]
     for i in keys[1:]:
         mark = marks[order[i]]
-        if change is not None and order[i] >= change and not mark.within:
+        changed = change is not None and order[i] >= change
+        if changed and not are_whole(stream.codec_context.name, mark.within):
             continue
         if mark.place is not None or stamps[mark.pts] == 1:
             usable.append(i)
@@ -56,10 +57,11 @@ def find_keys(stream: VideoStream, marks: Sequence[Mark], order: Sequence[int]) 
 
 def find_change(stream: VideoStream, marks: Sequence[Mark]) -> int | None:
     """Return the number of the first packet with another header of the codec than before; None for none."""
-    first = stream.codec_context.extradata or b""
-    within = header_of_mpeg4(first) or next((mark.within for mark in marks if mark.within), b"")
+    context = stream.codec_context
+    first = context.extradata or b""
+    known = set(headers_in(context.name, first, first))
     for n, mark in enumerate(marks):
-        if (mark.beside and mark.beside != first) or (mark.within and mark.within != within):
+        if (mark.beside and mark.beside != first) or not known.issuperset(mark.within):
             return n
     return None
 

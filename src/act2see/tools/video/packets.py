@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from act2see.tools.video.headers import Headers, headers_in
 from act2see.tools.video.limits import limit_packets
 
 if TYPE_CHECKING:
@@ -22,14 +22,11 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-    from typing_extensions import Buffer
 
     OpenFile = Callable[[], AbstractContextManager[tuple[InputContainer, VideoStream]]]
 
 log = logging.getLogger(__name__)
 _START = 16  # bytes
-_HEADERS = 512  # bytes in which the headers at the start of a packet end
-_LAYER = re.compile(rb"\x00\x00\x01[\x20-\x2f].*?(?=\x00\x00\x01|$)", re.S)
 _LOSSY = 2  # FFmpeg's AV_CODEC_PROP_LOSSY
 UNKNOWN = -(1 << 63)
 """Stands in arrays for a time or position that a packet does not have."""
@@ -69,13 +66,14 @@ class Mark(NamedTuple):
     """Whether a palette comes beside it."""
     beside: bytes = b""
     """A header of the codec that comes beside it: it replaces the one before, for all later packets."""
-    within: bytes = b""
-    """The header of a stream of MPEG-4 (part 2) in it. Other codecs repeat theirs in each keyframe."""
+    within: Headers = ()
+    """The codec's headers in it, if it is a keyframe."""
 
     @classmethod
     def of(cls, p: Packet[VideoStream]) -> Mark:
         """Return the mark of a packet."""
         times = p.pts, p.dts, p.duration or 0
+        context = p.stream.codec_context
         return cls(
             *times,
             p.size,
@@ -86,15 +84,8 @@ class Mark(NamedTuple):
             _starts_empty(p),
             p.has_sidedata("palette"),
             bytes(p.get_sidedata("new_extradata")) if p.has_sidedata("new_extradata") else b"",
-            header_of_mpeg4(p) if p.is_keyframe and p.stream.codec_context.name == "mpeg4" else b"",
+            headers_in(context.name, p, context.extradata or b"") if p.is_keyframe else (),
         )
-
-
-def header_of_mpeg4(data: Buffer) -> bytes:
-    """Return the header of a stream of MPEG-4 (its "video object layer") that is at the start of data."""
-    start = bytes(memoryview(data)[:_HEADERS])
-    found = _LAYER.search(start)
-    return found[0] if found else b""
 
 
 def _starts_empty(p: Packet[VideoStream]) -> bool:
