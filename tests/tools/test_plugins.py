@@ -163,6 +163,31 @@ async def test_a_cancelled_call_is_cancelled_in_its_thread() -> None:
     assert (await apart.call("x", CONTEXT)).note
 
 
+class Tidy:
+    usage = version = "tidy"
+
+    def __init__(self) -> None:
+        self.began, self.tidied = threading.Event(), threading.Event()
+
+    async def call(self, query: str, context: ToolContext) -> ToolResult:
+        self.began.set()
+        try:
+            return await asyncio.Event().wait()  # type: ignore[return-value]
+        finally:
+            await asyncio.sleep(0.05)
+            self.tidied.set()
+
+
+async def test_a_cancelled_call_has_cleaned_up() -> None:
+    tool = Tidy()
+    running = asyncio.ensure_future(IsolatedTool("tidy", tool).call("x", CONTEXT))
+    assert await asyncio.to_thread(tool.began.wait, 10)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert tool.tidied.is_set()
+
+
 async def test_calls_run_at_the_same_time() -> None:
     apart = IsolatedTool("where", Where())
     long = asyncio.ensure_future(apart.call("wait", CONTEXT))

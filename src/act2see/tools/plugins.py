@@ -23,6 +23,7 @@ from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import anyio
 from pydantic import BaseModel, ValidationError
 
 from act2see.errors import Act2SeeError, ConfigError, ToolError
@@ -32,6 +33,7 @@ from act2see.tools.runtime.local_modules import import_beside, plain_names
 from act2see.tools.runtime.text import explain_problem, first_line
 
 GROUP = "act2see.tools"
+_CLEAN_UP = 1.0  # seconds within which a cancelled call should end
 _ALIVE_TIMEOUT = 1.0  # seconds within which a loop that is not blocked runs a callback
 
 
@@ -176,9 +178,26 @@ class IsolatedTool:
         self._loop = None
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
+        """Call the tool. If this is cancelled, the call is cancelled, and its clean-up has ended.
+
+        A call that does not end within `_CLEAN_UP` seconds after that is left.
+        """
         loop = await self._usable_loop()
-        running = asyncio.run_coroutine_threadsafe(self._call(query, context), loop)
-        return await asyncio.wrap_future(running)  # cancelling this cancels the call
+        ended: Future[None] = Future()
+        running = asyncio.run_coroutine_threadsafe(self._call_until(ended, query, context), loop)
+        try:
+            return await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            # The clean-up runs in the tool's thread: a process that ends now could end in the middle of it.
+            with anyio.move_on_after(_CLEAN_UP, shield=True):
+                await asyncio.wait([asyncio.wrap_future(ended)])
+            raise
+
+    async def _call_until(self, ended: Future[None], query: str, context: ToolContext) -> ToolResult:
+        try:
+            return await self._call(query, context)
+        finally:
+            ended.set_result(None)
 
     async def _call(self, query: str, context: ToolContext) -> ToolResult:
         try:
