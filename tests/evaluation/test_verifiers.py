@@ -12,16 +12,17 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from act2see.micro.questions import ToolCall, items
+from tests.evaluation.seer import Policy, Seer, insist, look, serve_seer
+
 INSTALLED = importlib.util.find_spec("verifiers") is not None
 needs_verifiers = pytest.mark.skipif(not INSTALLED, reason="verifiers is not installed")
+Rewards = list[tuple[dict[str, float], dict[str, float]]]
 
 
 @pytest.mark.skipif(INSTALLED, reason="verifiers is installed")
@@ -32,80 +33,51 @@ def test_the_error_without_verifiers_names_the_command() -> None:
         importlib.import_module("act2see.evaluation.verifiers")
 
 
-class Model(BaseHTTPRequestHandler):
-    """A model that retrieves what blinks, and then answers A in the right form."""
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.requests.append(request)  # type: ignore[attr-defined]
-        if request["messages"][-1]["role"] == "tool":
-            message: dict[str, Any] = {"content": "It is clear now. <answer>A</answer>"}
-            reason = "stop"
-        else:
-            function = {"name": "retrieve", "arguments": '{"query": "the triangle blinks"}'}
-            message = {"content": None, "tool_calls": [{"index": 0, "id": "1", "type": "function"}]}
-            message["tool_calls"][0]["function"] = function
-            reason = "tool_calls"
-        message["role"] = "assistant"
-        about = {"id": "1", "created": 0, "model": "double"}
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        if request.get("stream"):
-            choice = {"index": 0, "delta": message, "finish_reason": reason}
-            chunk = {**about, "object": "chat.completion.chunk", "choices": [choice], "usage": usage}
-            kind, body = "text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
-        else:
-            choice = {"index": 0, "message": message, "finish_reason": reason}
-            kind = "application/json"
-            body = json.dumps({**about, "object": "chat.completion", "choices": [choice], "usage": usage})
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def model() -> Iterator[Any]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
-    server.requests = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def run_vf_eval(policy: Policy, questions: int, folder: Path) -> tuple[Rewards, Seer]:
+    """Return the rewards and metrics of each question in order, and the model with what it was sent."""
+    with serve_seer(policy) as seer:
+        command = [str(Path(sys.executable).with_name("vf-eval")), "act2see-board", "-n", str(questions)]
+        command += ["-m", "seer", "--client.base-url", seer.url, "--client.api-key-var", "NONE", "-c", "1"]
+        command += ["--env.agent.runtime.type", "subprocess", "--env.taskset.questions", str(questions)]
+        command += ["--no-push", "--no-rich", "-o", str(folder), "--run.dir", "run"]
+        env = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=folder, timeout=590)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    lines = [json.loads(line) for line in (folder / "run" / "traces.jsonl").read_text().splitlines()]
+    traces: list[dict[str, Any]] = [trace for line in lines for trace in line.get("traces", [line])]
+    assert len(traces) == questions, done.stdout[-3000:]
+    assert not [trace["errors"] for trace in traces if trace.get("errors")]
+    rewards = [{name: reward["score"] for name, reward in trace["rewards"].items()} for trace in traces]
+    return list(zip(rewards, [trace["metrics"] for trace in traces], strict=True)), seer
 
 
 @needs_verifiers
-@pytest.mark.timeout(400)
-def test_vf_eval_rewards_answers_form_and_calls(model: Any, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("vf-eval")), "act2see-board", "-n", "2", "-m", "double"]
-    command += [
-        "--client.base-url",
-        f"http://127.0.0.1:{model.server_port}/v1",
-        "--client.api-key-var",
-        "NONE",
-    ]
-    command += ["--env.agent.runtime.type", "subprocess", "--env.taskset.questions", "2", "-c", "1"]
-    command += ["--no-push", "--no-rich", "-o", str(tmp_path), "--run.dir", "run"]
-    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, timeout=390)
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
-    lines = [json.loads(line) for line in (tmp_path / "run" / "traces.jsonl").read_text().splitlines()]
-    traces = [trace for line in lines for trace in line.get("traces", [line])]
-    assert len(traces) == 2, done.stdout[-3000:]
-    for trace, right in zip(traces, (1, 0), strict=True):
-        assert not trace.get("errors"), trace["errors"]
-        rewards = {name: reward["score"] for name, reward in trace["rewards"].items()}
+@pytest.mark.timeout(600)
+def test_vf_eval_rewards_answers_form_and_calls(tmp_path: Path) -> None:
+    results, seer = run_vf_eval(insist, 2, tmp_path)
+    for (rewards, metrics), right in zip(results, (1, 0), strict=True):
         assert rewards == {"right": right, "form": 1, "calls": 1}
-        assert trace["metrics"]["retrieved"] == 1
-        assert trace["metrics"]["generated"] == 0
-    first, nothing, _, found = model.requests  # the first video has no triangle
+        assert (metrics["retrieved"], metrics["generated"]) == (1, 0)
+    first, nothing, _, found = seer.requests  # the first video has no triangle
     assert {tool["function"]["name"] for tool in first["tools"]} == {"retrieve", "generate"}
     assert nothing["messages"][-1]["content"].startswith("No match")
     text, picture = found["messages"][-1]["content"][-2:]
     assert text["text"].startswith("A real frame at")
     assert picture["image_url"]["url"].startswith("data:image/png;base64,")
+
+
+@needs_verifiers
+@pytest.mark.timeout(600)
+def test_the_frames_of_both_tools_reach_a_model_that_looks(tmp_path: Path) -> None:
+    asked = list(items(8, "test"))
+    results, seer = run_vf_eval(look, len(asked), tmp_path)
+    for item, (rewards, metrics) in zip(asked, results, strict=True):
+        assert rewards == {"right": 1, "form": 1, "calls": 1}, item.text
+        assert metrics["retrieved"] == item.needed.count("retrieve")
+        assert metrics["generated"] == item.needed.count("generate")
+    calls = [step for item in asked for step in item.chain if isinstance(step, ToolCall)]
+    imagined = [board for _, board in seer.shown("NOT IN THE VIDEO: ")]
+    expected = [call.expect for call in calls if call.tag == "generate"]
+    assert len(expected) == 3
+    assert [board.ordered() for board in imagined] == [board.ordered() for board in expected]
+    assert [board.tipped for board in imagined] == [board.tipped for board in expected]
