@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 import threading
@@ -161,9 +162,7 @@ class Seer:
         for request in self.requests:
             for message in request["messages"]:
                 parts = message.get("content") if message["role"] == "tool" else ()
-                for text, picture in (
-                    zip(parts[:-1], parts[1:], strict=True) if isinstance(parts, list) else ()
-                ):
+                for text, picture in itertools.pairwise(parts) if isinstance(parts, list) else ():
                     if text.get("text", "").startswith(mark):
                         url = picture["image_url"]["url"]
                         found[text["text"], url] = text["text"], read_picture(url)
