@@ -104,7 +104,7 @@ def read_request(request: dict[str, Any]) -> Sight:
     for message in request["messages"]:
         calls += [call["function"]["name"] for call in message.get("tool_calls") or ()]
         content = message.get("content") or []
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
             if part["type"] == "image_url":
                 boards.append(read_picture(part["image_url"]["url"]))
